@@ -1,1 +1,22 @@
+//! The wire protocol, the typed model of the objects, and their conversion.
+//!
+//! `wire`, `network`, `raft` and `local` are generated from `proto/*.proto` and are spoken between processes. Inside,
+//! code works on `model`. `convert` is the one place where the two meet: what comes in is checked there,
+//! once, and refused with an error that names the field.
 
+#[allow(clippy::all, clippy::large_enum_variant, reason = "generated")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
+}
+
+/// The SwarmKit protocol.
+pub use generated::docker::swarmkit::v1 as wire;
+/// The network directory.
+pub use generated::swarm::network::v1 as network;
+/// The node's own API on its unix socket.
+pub use generated::swarm::node::v1 as local;
+/// Replication between managers.
+pub use generated::swarm::raft::v1 as raft;
+
+pub mod convert;
+pub mod model;

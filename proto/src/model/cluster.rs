@@ -1,0 +1,106 @@
+//! The one object about the swarm itself: its settings, its root CA, its address pools.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Annotations, ClusterId, Driver, Meta, Sensitive};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    pub id: ClusterId,
+    pub meta: Meta,
+    pub spec: ClusterSpec,
+    pub root_ca: RootCa,
+    /// Pools for networks without a subnet of their own.
+    pub default_address_pools: Vec<IpNet>,
+    /// Mask length of the subnets taken from the pools.
+    pub subnet_size: u8,
+    /// UDP port for VXLAN (RFC 7348: 4789).
+    pub vxlan_port: u16,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterSpec {
+    pub annotations: Annotations,
+    pub orchestration: OrchestrationConfig,
+    pub raft: RaftConfig,
+    pub dispatcher: DispatcherConfig,
+    pub ca: CaConfig,
+    pub default_log_driver: Option<Driver>,
+    pub auto_lock_managers: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrchestrationConfig {
+    /// Ended tasks kept per slot.
+    pub task_history_retention_limit: u64,
+}
+
+impl Default for OrchestrationConfig {
+    fn default() -> Self {
+        Self { task_history_retention_limit: 5 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftConfig {
+    /// Log entries between snapshots.
+    pub snapshot_interval: u64,
+    pub keep_old_snapshots: u64,
+    pub log_entries_for_slow_followers: u64,
+    pub heartbeat_tick: u32,
+    pub election_tick: u32,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self {
+            snapshot_interval: 10_000,
+            keep_old_snapshots: 0,
+            log_entries_for_slow_followers: 500,
+            heartbeat_tick: 1,
+            election_tick: 10,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DispatcherConfig {
+    /// A node that is silent for three periods is down.
+    pub heartbeat_period: Duration,
+}
+
+impl Default for DispatcherConfig {
+    fn default() -> Self {
+        Self { heartbeat_period: Duration::from_secs(5) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaConfig {
+    pub node_cert_expiry: Duration,
+}
+
+impl Default for CaConfig {
+    fn default() -> Self {
+        Self { node_cert_expiry: Duration::from_secs(90 * 24 * 3600) }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootCa {
+    /// PEM. Known to managers only.
+    pub key: Sensitive<Vec<u8>>,
+    /// PEM.
+    pub cert: Vec<u8>,
+    /// SHA-256 of the certificate as join tokens carry it.
+    pub cert_digest: String,
+    pub join_tokens: JoinTokens,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JoinTokens {
+    pub worker: Sensitive<String>,
+    pub manager: Sensitive<String>,
+}

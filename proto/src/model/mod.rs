@@ -1,0 +1,34 @@
+//! The objects that managers keep, as types that cannot hold nonsense.
+//!
+//! Specs are what users ask for; the rest of an object is what managers decided and nodes reported. Everything
+//! here is plain data: no I/O, no clock.
+
+pub mod id;
+
+mod cluster;
+mod meta;
+mod network;
+mod node;
+mod secret;
+mod service;
+mod state;
+mod task;
+
+pub use cluster::{
+    CaConfig, Cluster, ClusterSpec, DispatcherConfig, JoinTokens, OrchestrationConfig, RaftConfig, RootCa,
+};
+pub use id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+pub use meta::{Annotations, Driver, Meta};
+pub use network::{IpamConfig, Network, NetworkSpec, NetworkState, OVERLAY_DRIVER, Subnet, VXLAN_ID_LIST};
+pub use node::{
+    Availability, Certificate, EngineDescription, IssuanceState, ManagerStatus, Membership, Node,
+    NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, Reachability, Role, VTEP_LABEL,
+};
+pub use secret::Sensitive;
+pub use service::{
+    AttachmentConfig, Endpoint, EndpointMode, FailureAction, Mode, Placement, Preference, Resources,
+    RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState,
+    UpdateStatus, VirtualIp,
+};
+pub use state::TaskState;
+pub use task::{Attachment, ContainerStatus, Slot, Task, TaskStatus};
