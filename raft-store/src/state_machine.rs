@@ -1,0 +1,169 @@
+//! Apply: the only mutation of the replicated state.
+//!
+//! Deterministic: what comes out depends on the state and the entry alone, on every replica and after every
+//! restart. Versions are checked first, then invariants, then everything is changed at once or nothing is. Times come
+//! with the proposal. How entries get here is left to Raft, who hears of changes to `watch`.
+//!
+//! Invariant: a proposal is applied at most once, and an object's version is the index of the entry that last
+//! changed it.
+
+use imbl::OrdMap;
+use proto::model::Meta;
+
+use crate::change_set::{Proposal, ProposalId, Write};
+use crate::tables::checks::check_transition;
+use crate::{Change, Object, ObjectId, Tables, Term, Violation};
+
+/// Applied proposals that are remembered, so that one that is sent again is answered and not applied again.
+const REMEMBERED: usize = 8192;
+
+/// The replicated state. A clone costs nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) tables: Tables,
+    pub(crate) applied: Applied,
+}
+
+/// The proposals that were applied last. Those older than `horizon` are forgotten.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Applied {
+    pub(crate) horizon: u64,
+    pub(crate) by_index: OrdMap<u64, ProposalId>,
+    indexes: OrdMap<ProposalId, u64>,
+}
+
+/// Where an entry stands in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    pub(crate) index: u64,
+    /// Of the leader that proposed it.
+    pub(crate) term: Term,
+}
+
+/// The answer to a proposal.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Outcome {
+    /// At this index; it may be an earlier one if the proposal was sent again.
+    Applied {
+        index: u64,
+    },
+    /// An object has changed since it was read. The view to try again on must include this index.
+    Conflict {
+        index: u64,
+    },
+    Violated(Violation),
+    /// The proposal was for another term than that of its entry.
+    Deposed,
+    /// Made from a view so old that it might have been applied and forgotten.
+    Forgotten {
+        index: u64,
+    },
+}
+
+impl State {
+    pub(crate) fn apply(&mut self, proposal: &Proposal, at: Position) -> (Outcome, Vec<Change>) {
+        let refused = |outcome| (outcome, Vec::new());
+        self.tables.set_index(at.index);
+        if let Some(index) = self.applied.find(proposal.id) {
+            return refused(Outcome::Applied { index });
+        }
+        if proposal.base < self.applied.horizon {
+            return refused(Outcome::Forgotten { index: at.index });
+        }
+        if proposal.term.is_some_and(|term| term != at.term) {
+            return refused(Outcome::Deposed);
+        }
+        if !self.versions_hold(proposal) {
+            return refused(Outcome::Conflict { index: at.index });
+        }
+        // The clone shares everything with the tables until it is written to, and is dropped on a violation.
+        let mut tables = self.tables.clone();
+        match change(&mut tables, proposal, at.index) {
+            Ok(changes) => {
+                self.tables = tables;
+                self.applied.remember(proposal.id, at.index);
+                (Outcome::Applied { index: at.index }, changes)
+            }
+            Err(violation) => refused(Outcome::Violated(violation)),
+        }
+    }
+
+    fn versions_hold(&self, proposal: &Proposal) -> bool {
+        let version = |id: &ObjectId| self.tables.get(id).map(|object| object.meta().version);
+        let writes = proposal.writes.iter().all(|write| match write {
+            // Whether a new object's id is free is an invariant, not a version.
+            Write::Create(_) => true,
+            Write::Update(object) => version(&object.id()) == Some(object.meta().version),
+            Write::Remove { id, version: read } => version(id) == Some(*read),
+        });
+        writes && proposal.expected.iter().all(|(id, read)| version(id).unwrap_or(0) == *read)
+    }
+}
+
+/// First everything that changes is taken out, then it is put back in its new form: so the order of the writes does
+/// not matter, and an address may pass from one object to another in one change set.
+fn change(tables: &mut Tables, proposal: &Proposal, index: u64) -> Result<Vec<Change>, Violation> {
+    let befores: Vec<Option<Object>> =
+        proposal.writes.iter().map(|write| tables.remove(&write.id())).collect();
+    let mut changes = Vec::with_capacity(befores.len());
+    for (write, before) in proposal.writes.iter().zip(befores) {
+        let after = match write {
+            Write::Create(object) | Write::Update(object) => {
+                let after = stamp(write, object, before.as_ref(), proposal, index)?;
+                tables.check_unique(&after)?;
+                tables.insert(after.clone(), before.as_ref());
+                Some(after)
+            }
+            Write::Remove { .. } => None,
+        };
+        changes.push(Change { before, after });
+    }
+    for change in &changes {
+        match (&change.before, &change.after) {
+            (before, Some(after)) => tables.check_references(after, before.as_ref())?,
+            (Some(before), None) => {
+                tables.check_unreferenced(&before.id())?;
+                if let ObjectId::Network(network) = before.id() {
+                    tables.forget_network(&network);
+                }
+            }
+            (None, None) => {}
+        }
+    }
+    Ok(changes)
+}
+
+fn stamp(
+    write: &Write,
+    object: &Object,
+    before: Option<&Object>,
+    proposal: &Proposal,
+    index: u64,
+) -> Result<Object, Violation> {
+    let created_at = match (write, before) {
+        (Write::Create(_), Some(_)) => return Err(Violation::Exists { id: object.id() }),
+        (_, Some(before)) => {
+            check_transition(before, object)?;
+            before.meta().created_at
+        }
+        (_, None) => proposal.at,
+    };
+    Ok(object.clone().with_meta(Meta { version: index, created_at, updated_at: proposal.at }))
+}
+
+impl Applied {
+    fn find(&self, id: ProposalId) -> Option<u64> {
+        self.indexes.get(&id).copied()
+    }
+
+    pub(crate) fn remember(&mut self, id: ProposalId, index: u64) {
+        self.by_index.insert(index, id);
+        self.indexes.insert(id, index);
+        while self.by_index.len() > REMEMBERED {
+            let Some((index, id)) = self.by_index.get_min().cloned() else { return };
+            self.by_index.remove(&index);
+            self.indexes.remove(&id);
+            self.horizon = index;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The update loop: closure on a view, change set, one entry, answer; on a conflict again on a newer view.
+
+use std::time::Duration;
+
+use crate::state_machine::Outcome;
+use crate::{Store, Term, Transaction, Violation};
+
+/// Runs of the closure before an update gives up on conflicts.
+const ATTEMPTS: usize = 32;
+
+/// Encoded, one entry. Bounds what a single write can cost everybody.
+pub(crate) const MAX_ENTRY_BYTES: usize = 4 << 20;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error<E> {
+    /// The closure's own error. Nothing was changed.
+    #[error("{0}")]
+    Aborted(E),
+    #[error("{0}")]
+    Violated(Violation),
+    /// The objects changed under the update again and again, or were out of date from the start.
+    #[error("the object was changed by somebody else at the same time: try again")]
+    Conflict,
+    /// This manager does not lead in the term for which the update was.
+    #[error("this manager has lost the leadership")]
+    LostLeadership,
+    /// Certain: nothing was changed.
+    #[error("no leader within {} s: most managers must be up and reach each other", .0.as_secs())]
+    NoQuorum(Duration),
+    /// The update was sent, and no answer came: it may have been applied or may be yet.
+    #[error("no answer within {} s: the change may have been made or not; look before trying again", .0.as_secs())]
+    Unknown(Duration),
+    #[error("the change takes {bytes} bytes, allowed are {max}")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("the store is stopped")]
+    Stopped,
+}
+
+impl<E> Error<E> {
+    /// Whether the same update may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Conflict | Self::NoQuorum(_) | Self::Unknown(_))
+    }
+
+    /// The same error for a caller with another abort error.
+    pub fn map_aborted<F>(self, map: impl FnOnce(E) -> F) -> Error<F> {
+        match self {
+            Self::Aborted(error) => Error::Aborted(map(error)),
+            Self::Violated(violation) => Error::Violated(violation),
+            Self::Conflict => Error::Conflict,
+            Self::LostLeadership => Error::LostLeadership,
+            Self::NoQuorum(after) => Error::NoQuorum(after),
+            Self::Unknown(after) => Error::Unknown(after),
+            Self::TooLarge { bytes, max } => Error::TooLarge { bytes, max },
+            Self::Stopped => Error::Stopped,
+        }
+    }
+}
+
+/// Why a proposal got no outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    NoQuorum(Duration),
+    Unknown(Duration),
+    TooLarge { bytes: usize, max: usize },
+    Stopped,
+}
+
+impl<E> From<Failure> for Error<E> {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoQuorum(after) => Self::NoQuorum(after),
+            Failure::Unknown(after) => Self::Unknown(after),
+            Failure::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
+            Failure::Stopped => Self::Stopped,
+        }
+    }
+}
+
+pub(crate) async fn update<T, E>(
+    store: &Store,
+    term: Option<Term>,
+    mut change: impl FnMut(&mut Transaction) -> Result<T, E> + Send,
+) -> Result<T, Error<E>> {
+    for _ in 0..ATTEMPTS {
+        let mut transaction = Transaction::new(store.view(), store.now());
+        let value = change(&mut transaction).map_err(Error::Aborted)?;
+        if transaction.is_outdated() {
+            return Err(Error::Conflict);
+        }
+        let Some(proposal) = transaction.into_proposal(rand::random(), term) else {
+            return Ok(value);
+        };
+        match store.propose(proposal).await? {
+            Outcome::Applied { index } => {
+                store.applied(index).await;
+                return Ok(value);
+            }
+            Outcome::Conflict { index } | Outcome::Forgotten { index } => {
+                store.applied(index).await;
+                tokio::task::yield_now().await;
+            }
+            Outcome::Violated(violation) => return Err(Error::Violated(violation)),
+            Outcome::Deposed => return Err(Error::LostLeadership),
+        }
+    }
+    Err(Error::Conflict)
+}
