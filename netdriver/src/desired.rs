@@ -1,0 +1,132 @@
+//! What the caller wants to exist in the kernel of one node: plain types, no swarm words.
+//!
+//! A `Desired` is the whole truth about the node. What is absent from it and owned by this driver is removed as
+//! soon as a scope covers it. Keys become file names and, hashed, device names, so they must be stable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::mac::Mac;
+
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn new(key: impl Into<String>) -> Self {
+                Self(key.into())
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl<S: Into<String>> From<S> for $name {
+            fn from(key: S) -> Self {
+                Self::new(key)
+            }
+        }
+    };
+}
+
+key! {
+    /// Names a network on this node: 1 to 64 characters of `a-z A-Z 0-9 . _ -`, not starting with a dot.
+    NetworkKey
+}
+key! {
+    /// Names the network namespace of one task; the same alphabet as [`NetworkKey`].
+    SandboxKey
+}
+key! {
+    /// Names a remote endpoint within one network; any string.
+    PeerKey
+}
+
+/// Everything that is to exist on the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    pub networks: BTreeMap<NetworkKey, Overlay>,
+    pub sandboxes: BTreeMap<SandboxKey, Sandbox>,
+}
+
+/// One VXLAN network (RFC 7348) as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// VXLAN network identifier, 1 to 2^24 - 1 (RFC 7348 section 5).
+    pub vni: u32,
+    /// UDP port of the tunnel, the same on every node; IANA assigned 4789.
+    pub port: u16,
+    /// This node's own VTEP. It must be an address of a device in the host's namespace.
+    pub local: IpAddr,
+    pub subnets: Vec<Subnet>,
+    /// Bytes of an inner IP packet; `None` derives it from the device that holds `local`, less 50 (IPv4 underlay)
+    /// or 70 (IPv6 underlay).
+    pub mtu: Option<u16>,
+    /// An internal network has no gateway: the gateways' addresses are answered by nobody.
+    pub internal: bool,
+    /// Endpoints on other nodes. Those whose VTEP is `local` are this node's own and are passed over.
+    pub peers: BTreeMap<PeerKey, Peer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    pub net: IpNet,
+    /// Held by the bridge of every node, so it is always answered locally.
+    pub gateway: IpAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub mac: Mac,
+    pub addresses: Vec<IpAddr>,
+    pub vtep: IpAddr,
+}
+
+/// The network namespace of one task.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// In order: the first becomes `eth0`, the next `eth1`, …; at most one for each network.
+    pub attachments: Vec<Attachment>,
+    /// Adds a last interface on the node's NAT bridge, and the default route (IPv4) through it.
+    pub outbound: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    pub network: NetworkKey,
+    pub mac: Mac,
+    /// Addresses with the prefix length of their subnet.
+    pub addresses: Vec<IpNet>,
+}
+
+/// How much of the node one [`ensure`](crate::Netdriver::ensure) looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole node; also removes everything owned that nobody wants.
+    All,
+    /// The named parts. A named key that is not desired is removed. A sandbox brings the networks it is attached to:
+    /// they are made when they are missing and not looked at any further when they exist.
+    Only { networks: BTreeSet<NetworkKey>, sandboxes: BTreeSet<SandboxKey> },
+}
+
+impl Scope {
+    pub fn network(key: impl Into<NetworkKey>) -> Self {
+        Self::Only { networks: BTreeSet::from([key.into()]), sandboxes: BTreeSet::new() }
+    }
+
+    pub fn sandbox(key: impl Into<SandboxKey>) -> Self {
+        Self::Only { networks: BTreeSet::new(), sandboxes: BTreeSet::from([key.into()]) }
+    }
+}

@@ -1,0 +1,4 @@
+//! Decides what to change.
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {}
