@@ -1,0 +1,95 @@
+//! Runs containers: the trait that the task runner speaks, and what stands behind it.
+//!
+//! Decides how a container is made out of plain settings ([`ContainerConfig`]): images, snapshots, the OCI spec,
+//! output. When a container is made, stopped or replaced is the task runner's business, and so is its network:
+//! the network namespace comes in ready-made, by path.
+//!
+//! Invariant: a container belongs to one id for ever. What exists under an id is found again after a restart of
+//! this process ([`Runtime::list`]), and [`Runtime::remove`] leaves nothing of it but its logs.
+
+mod auth;
+mod container;
+mod error;
+pub mod fake;
+mod image;
+mod signal;
+mod state;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+use tokio::sync::watch;
+
+pub use auth::RegistryAuth;
+pub use container::{
+    ContainerConfig, Dns, HostEntry, Mount, MountKind, Propagation, Resources, TmpfsOptions, Ulimit,
+};
+pub use error::{Error, Verdict};
+pub use image::{ImageSummary, PullPhase, PullProgress, ResolvedImage};
+pub use signal::Signal;
+pub use state::{ContainerState, Exit, Started, Status};
+
+use crate::logs::{LogQuery, LogStream};
+
+/// Containers on this node.
+///
+/// All methods may be cancelled by dropping their future; what was begun is then either finished, found again by
+/// [`list`](Runtime::list) or undone by [`remove`](Runtime::remove).
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Makes `image` present here, as Docker does for a task: a digest that is here already needs no registry; a
+    /// tag is asked of its registry, and if that cannot be reached a local image of that name will do.
+    ///
+    /// Several pulls of one image share one download. `progress` has the latest state at any time.
+    async fn pull(
+        &self,
+        image: &str,
+        auth: Option<&RegistryAuth>,
+        progress: &watch::Sender<PullProgress>,
+    ) -> Result<ResolvedImage, Error>;
+
+    /// Makes the container without starting it; the image must be present. The network namespace need not
+    /// exist before [`start`](Runtime::start).
+    async fn create(&self, config: &ContainerConfig) -> Result<(), Error>;
+
+    /// Starts a created container once. A program that cannot be executed is an error here.
+    async fn start(&self, id: &str) -> Result<Started, Error>;
+
+    /// Resolves when the container has ended, at once if it has ended before. Survives a restart of the runtime
+    /// underneath.
+    async fn wait(&self, id: &str) -> Result<Exit, Error>;
+
+    /// Sends a signal to the first process of a running container.
+    async fn kill(&self, id: &str, signal: Signal) -> Result<(), Error>;
+
+    /// Sends `signal` (else the one the container was created with, else the image's, else SIGTERM), waits for
+    /// `grace`, then kills. Resolves when the container has ended; succeeds if it was not running.
+    async fn stop(&self, id: &str, signal: Option<Signal>, grace: Duration) -> Result<(), Error>;
+
+    /// Removes the container, killing it if it runs, with everything that belongs to it except its logs and
+    /// named volumes. Succeeds if there is none.
+    async fn remove(&self, id: &str) -> Result<(), Error>;
+
+    /// All containers of this node, for adoption after a restart.
+    async fn list(&self) -> Result<Vec<ContainerState>, Error>;
+
+    /// One container, `None` if there is none of that id.
+    async fn inspect(&self, id: &str) -> Result<Option<ContainerState>, Error>;
+
+    /// Imports an OCI or docker archive (tar, also gzipped); returns the names of the images in it.
+    async fn load_image(&self, archive: Box<dyn AsyncRead + Send + Unpin>) -> Result<Vec<String>, Error>;
+
+    /// Images present here, by name.
+    async fn images(&self) -> Result<Vec<ImageSummary>, Error>;
+
+    /// Removes an image's name; its data goes once no container and no other name needs it.
+    async fn remove_image(&self, image: &str) -> Result<(), Error>;
+
+    /// The output of a container, also of one that has been removed, until [`remove_logs`](Runtime::remove_logs).
+    /// An unknown id has no output: the stream ends at once.
+    fn logs(&self, id: &str, query: LogQuery) -> LogStream;
+
+    /// Deletes a removed container's output. Succeeds if there is none.
+    async fn remove_logs(&self, id: &str) -> Result<(), Error>;
+}
