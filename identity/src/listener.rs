@@ -1,0 +1,200 @@
+//! Connections for tonic's `serve_with_incoming_shutdown`, each knowing its peer.
+//!
+//! Decides who gets past the handshake; what he may call is decided per request. Handshakes run side by side in tasks
+//! that the stream owns and that end with it. Their time and their number are bounded; when there are too many, the
+//! oldest is given up, not the newest refused: an honest client needs milliseconds, so the oldest is the one that
+//! does not speak.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use crate::certificate::Subject;
+use crate::credentials::Credentials;
+use crate::peer::{Connection, Peer};
+use crate::socket;
+
+/// A breath when the process is out of descriptors or memory: accepting again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a client may take for its handshake.
+    pub handshake: Duration,
+    /// How many handshakes may be under way.
+    pub handshakes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { handshake: Duration::from_secs(10), handshakes: 512 }
+    }
+}
+
+/// Connections of other nodes, over TLS. Never ends and never fails by itself.
+pub fn incoming(
+    listener: TcpListener,
+    credentials: Credentials,
+    limits: Limits,
+) -> impl Stream<Item = io::Result<Io<TlsStream<TcpStream>>>> + Send {
+    let accepting =
+        Accepting { listener, credentials, limits, handshakes: JoinSet::new(), order: VecDeque::new() };
+    stream::unfold(accepting, |mut accepting| async move {
+        let io = accepting.next().await;
+        Some((Ok(io), accepting))
+    })
+}
+
+/// Connections of local processes; the socket's mode decides who may connect.
+pub fn incoming_local(listener: UnixListener) -> impl Stream<Item = io::Result<Io<UnixStream>>> + Send {
+    stream::unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let connection = Connection { peer: Peer::Local, remote: None };
+                    return Some((Ok(Io { stream, connection }), listener));
+                }
+                Err(error) => pause(&error).await,
+            }
+        }
+    })
+}
+
+struct Accepting {
+    listener: TcpListener,
+    credentials: Credentials,
+    limits: Limits,
+    handshakes: JoinSet<io::Result<Io<TlsStream<TcpStream>>>>,
+    /// Handshakes, oldest first; some of them have ended.
+    order: VecDeque<AbortHandle>,
+}
+
+impl Accepting {
+    async fn next(&mut self) -> Io<TlsStream<TcpStream>> {
+        loop {
+            tokio::select! {
+                Some(ended) = self.handshakes.join_next() => match ended {
+                    Ok(Ok(io)) => return io,
+                    Ok(Err(error)) => tracing::debug!(%error, "refused a connection"),
+                    Err(error) => tracing::debug!(%error, "gave up a handshake"),
+                },
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, remote)) => self.begin(stream, remote),
+                    Err(error) => pause(&error).await,
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self, stream: TcpStream, remote: SocketAddr) {
+        if self.handshakes.len() >= self.limits.handshakes {
+            self.give_up_oldest();
+        }
+        let acceptor = TlsAcceptor::from(self.credentials.current().server());
+        let limit = self.limits.handshake;
+        let handshake = async move {
+            let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no handshake from {remote}"));
+            tokio::time::timeout(limit, shake_hands(acceptor, stream, remote)).await.map_err(|_| late())?
+        };
+        self.order.push_back(self.handshakes.spawn(handshake));
+        if self.order.len() > 2 * self.limits.handshakes {
+            self.order.retain(|handshake| !handshake.is_finished());
+        }
+    }
+
+    fn give_up_oldest(&mut self) {
+        while let Some(oldest) = self.order.pop_front() {
+            if !oldest.is_finished() {
+                oldest.abort();
+                return;
+            }
+        }
+    }
+}
+
+async fn shake_hands(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    remote: SocketAddr,
+) -> io::Result<Io<TlsStream<TcpStream>>> {
+    socket::tune(&stream)?;
+    let stream = acceptor.accept(stream).await?;
+    let peer = match stream.get_ref().1.peer_certificates() {
+        Some([certificate, ..]) => Subject::of(certificate).map_err(io::Error::other)?.into(),
+        _ => Peer::Anonymous,
+    };
+    Ok(Io { stream, connection: Connection { peer, remote: Some(remote) } })
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// A byte stream that knows its peer.
+#[derive(Debug)]
+pub struct Io<S> {
+    stream: S,
+    connection: Connection,
+}
+
+impl<S> Io<S> {
+    pub const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl<S> Connected for Io<S> {
+    type ConnectInfo = Connection;
+
+    fn connect_info(&self) -> Connection {
+        self.connection.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

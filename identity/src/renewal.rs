@@ -1,0 +1,212 @@
+//! Keeps a node's certificate fresh: sleep, certify, repeat.
+//!
+//! Decides when to ask for a new certificate; who signs it is a `Certify`. A new certificate is checked, written to
+//! disk and only then put to use. Sessions go on: see `credentials`.
+//!
+//! The time of a renewal is drawn once per certificate, between 50 % and 80 % of its lifetime, so that nodes that joined
+//! together do not come back together. A failure is repeated with growing pauses; an order to renew, or a role that
+//! the managers want and the certificate does not have, makes it happen at once.
+
+use std::time::{Duration, SystemTime};
+
+use proto::model::Role;
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::certificate::{self, NodeCertificate, NodeIdentity, Validity};
+use crate::certificate_dir::{self, CertificateDir};
+use crate::credentials::Credentials;
+use crate::issuance::{self, Certify};
+use crate::root::{self, RootCertificate};
+use crate::{Clock, PrivateKey, private_key, tls};
+
+const EARLIEST: f64 = 0.5;
+const LATEST: f64 = 0.8;
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// The wall clock is read again at least this often: it may be set, and machines sleep.
+const LONGEST_NAP: Duration = Duration::from_secs(600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Issuance(#[from] issuance::Error),
+    #[error("the certificate that was issued is unusable")]
+    Certificate(#[from] certificate::Error),
+    #[error("the certificate that was issued is not of this swarm")]
+    Untrusted(#[from] root::Error),
+    #[error("the certificate that was issued is for another node or cluster")]
+    OtherNode,
+    #[error("the certificate that was issued is for a {found:?}; this node is to be a {wanted:?}")]
+    OtherRole { wanted: Role, found: Role },
+    #[error(transparent)]
+    Key(#[from] private_key::Error),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error(transparent)]
+    Disk(#[from] certificate_dir::Error),
+    #[error("writing the certificate was interrupted")]
+    Interrupted,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Orders {
+    renewals: u64,
+    role: Option<Role>,
+}
+
+/// Tells a running [`Renewal`] what the node wants.
+#[derive(Clone, Debug)]
+pub struct Trigger(std::sync::Arc<watch::Sender<Orders>>);
+
+impl Trigger {
+    /// Renews at once, whatever the age of the certificate.
+    pub fn renew_now(&self) {
+        self.0.send_modify(|orders| orders.renewals += 1);
+    }
+
+    /// The managers want this role: renews until the certificate has it. Nothing happens if it does already.
+    pub fn expect(&self, role: Role) {
+        self.0.send_if_modified(|orders| orders.role.replace(role) != Some(role));
+    }
+}
+
+#[derive(Debug)]
+pub struct Renewal<C> {
+    credentials: Credentials,
+    dir: CertificateDir,
+    ca: C,
+    clock: Clock,
+    random: StdRng,
+    orders: watch::Receiver<Orders>,
+}
+
+/// When to try next, and how often it has failed.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    due: SystemTime,
+    failures: u32,
+}
+
+impl<C: Certify> Renewal<C> {
+    pub fn new(
+        credentials: Credentials,
+        dir: CertificateDir,
+        ca: C,
+        clock: Clock,
+        random: StdRng,
+    ) -> (Self, Trigger) {
+        let orders = watch::Sender::new(Orders::default());
+        let renewal = Self { credentials, dir, ca, clock, random, orders: orders.subscribe() };
+        (renewal, Trigger(std::sync::Arc::new(orders)))
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut schedule = self.fresh();
+        while stop.run_until_cancelled(self.wait(&schedule)).await.is_some() {
+            let Some(outcome) = stop.run_until_cancelled(self.renew()).await else { return };
+            schedule = match outcome {
+                Ok(()) => self.fresh(),
+                Err(error) => self.retry(&schedule, &error),
+            };
+        }
+    }
+
+    /// Returns when it is time, or when an order came that the certificate does not fulfil.
+    async fn wait(&mut self, schedule: &Schedule) {
+        loop {
+            let before = *self.orders.borrow_and_update();
+            let left = schedule.due.duration_since(self.clock.now()).unwrap_or_default();
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left.min(LONGEST_NAP)) => {}
+                Ok(()) = self.orders.changed() => {
+                    let orders = *self.orders.borrow();
+                    if orders.renewals != before.renewals || self.unmet_role().is_some() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<(), Error> {
+        let key = PrivateKey::generate()?;
+        let chain = self.ca.issue(&key.signing_request()?).await?;
+        let current = self.credentials.current();
+        let identity = self.check(&chain, key, current.identity(), current.root())?;
+        self.adopt(identity, current.root().clone()).await?;
+        match self.unmet_role() {
+            Some(wanted) => Err(Error::OtherRole { wanted, found: self.role() }),
+            None => Ok(()),
+        }
+    }
+
+    /// A certificate that names another node, or that peers would not accept, must never replace a good one.
+    fn check(
+        &self,
+        chain: &str,
+        key: PrivateKey,
+        current: &NodeIdentity,
+        root: &RootCertificate,
+    ) -> Result<NodeIdentity, Error> {
+        let certificate = NodeCertificate::from_pem(chain)?;
+        root.verify(&certificate, self.clock.now())?;
+        let (new, old) = (certificate.subject(), current.subject());
+        if new.node != old.node || new.cluster != old.cluster {
+            return Err(Error::OtherNode);
+        }
+        Ok(NodeIdentity::new(certificate, key)?)
+    }
+
+    async fn adopt(&self, identity: NodeIdentity, root: RootCertificate) -> Result<(), Error> {
+        let (dir, saved, trusted) = (self.dir.clone(), identity.clone(), root.clone());
+        let saving = tokio::task::spawn_blocking(move || dir.save(&saved, &trusted));
+        saving.await.map_err(|_| Error::Interrupted)??;
+        self.credentials.replace(identity, root)?;
+        let current = self.credentials.current();
+        let validity = current.identity().certificate().validity();
+        tracing::info!(role = ?self.role(), not_after = ?validity.not_after, "renewed the node's certificate");
+        Ok(())
+    }
+
+    fn role(&self) -> Role {
+        self.credentials.current().identity().subject().role
+    }
+
+    fn unmet_role(&self) -> Option<Role> {
+        self.orders.borrow().role.filter(|wanted| *wanted != self.role())
+    }
+
+    fn fresh(&mut self) -> Schedule {
+        let validity = self.credentials.current().identity().certificate().validity();
+        Schedule { due: renewal_time(validity, self.random.random()), failures: 0 }
+    }
+
+    fn retry(&mut self, schedule: &Schedule, error: &Error) -> Schedule {
+        let pause = retry_pause(schedule.failures, self.random.random());
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        tracing::warn!(%error, cause, ?pause, "could not renew the node's certificate");
+        Schedule { due: self.clock.now() + pause, failures: schedule.failures.saturating_add(1) }
+    }
+}
+
+/// `fraction` of 0 is the earliest time for a renewal, 1 the latest.
+fn renewal_time(validity: Validity, fraction: f64) -> SystemTime {
+    let share = EARLIEST + (LATEST - EARLIEST) * fraction.clamp(0.0, 1.0);
+    validity.not_before + validity.lifetime().mul_f64(share)
+}
+
+/// Doubles with each failure up to the cap; `jitter` (0 to 1) takes away up to a half.
+fn retry_pause(failures: u32, jitter: f64) -> Duration {
+    let full = FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(LONGEST_RETRY);
+    full.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests;
