@@ -1,1 +1,36 @@
+//! A test bench for whole swarms: several hosts on one kernel, each a network namespace with a real `swarmd`.
+//!
+//! A [`Lab`] is a bridge, hosts on it and a registry; it removes every trace of itself when dropped. Tests read
+//! as user stories: they type `swarmctl` commands on a [`Host`], [`wait`] for what a user would see, and look
+//! into the kernel for the rest. The bench knows the programs by their flags and output alone, never their code.
+//!
+//! The bench panics where a step cannot be done: a step that fails is a story that fails.
 
+pub mod bench;
+pub mod clean;
+mod command;
+mod host;
+mod image;
+mod lab;
+pub mod peer;
+mod ping;
+mod process;
+mod registry;
+mod rows;
+mod swarm;
+mod task;
+mod trace;
+pub mod underlay;
+mod wait;
+mod watch;
+
+pub use command::Output;
+pub use host::Host;
+pub use lab::Lab;
+pub use ping::{Ping, PingReport};
+pub use process::resident_kib;
+pub use rows::{NetworkRow, NodeRow, ServiceRow, TaskRow};
+pub use swarm::PATIENCE;
+pub use task::Inside;
+pub use wait::wait;
+pub use watch::AddressWatch;

@@ -1,0 +1,73 @@
+//! What benchmarks share: medians, and a table with ratios.
+
+use std::time::{Duration, Instant};
+
+/// Each figure is the median of this many.
+pub const RUNS: usize = 5;
+
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    assert!(!figures.is_empty(), "no figures");
+    figures.sort_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    if figures.len() % 2 == 1 { figures[middle] } else { (figures[middle - 1] + figures[middle]) / 2.0 }
+}
+
+/// The median of `RUNS` calls.
+pub fn median_of(mut measure: impl FnMut() -> f64) -> f64 {
+    median((0..RUNS).map(|_| measure()).collect())
+}
+
+/// Seconds that `work` takes.
+pub fn seconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+/// Seconds of processor time, user and system, that the processes have used so far.
+pub fn cpu_seconds(pids: impl IntoIterator<Item = i32>) -> f64 {
+    pids.into_iter().filter_map(cpu_of).map(|used| used.as_secs_f64()).sum()
+}
+
+fn cpu_of(pid: i32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    // Fields 14 and 15 of the line, in ticks of which Linux shows 100 a second.
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
+}
+
+/// Lines of `what | ours | theirs | ours / theirs`, printed as they come.
+#[derive(Debug)]
+pub struct Table;
+
+impl Table {
+    pub fn new(title: &str, theirs: &str) -> Self {
+        println!("\n{title} (median of {RUNS})\n");
+        println!("| {:<48} | {:>12} | {theirs:>12} | {:>6} |", "what", "swarmd", "ratio");
+        println!("|{:-<50}|{:->14}|{:->14}|{:->8}|", "", ":", ":", ":");
+        Self
+    }
+
+    pub fn compare(&self, what: &str, unit: &str, ours: f64, theirs: f64) {
+        let (shown, peer) = (format!("{ours:.2} {unit}"), format!("{theirs:.2} {unit}"));
+        println!("| {what:<48} | {shown:>12} | {peer:>12} | {:>6.2} |", ours / theirs);
+    }
+
+    /// A figure with nothing to compare with.
+    pub fn alone(&self, what: &str, unit: &str, ours: f64) {
+        let shown = format!("{ours:.2} {unit}");
+        println!("| {what:<48} | {shown:>12} | {:>12} | {:>6} |", "", "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

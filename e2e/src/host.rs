@@ -1,0 +1,282 @@
+//! One host: a network namespace with an address on the bridge, folders of its own, and a `swarmd`.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::command::{self, Output, inside, run, run_inside, start_logged};
+use crate::lab::{Site, build_folder};
+use crate::registry;
+use crate::wait::wait;
+use crate::{clean, trace};
+
+const READY: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub struct Host {
+    site: Site,
+    name: String,
+    addr: Ipv4Addr,
+    folder: PathBuf,
+    daemon: Mutex<Option<Child>>,
+}
+
+impl Host {
+    /// Host `number` of a lab: `h<number>` with the address 192.168.77.(10 + number).
+    pub(crate) fn new(site: &Site, number: u8) -> Self {
+        let name = format!("h{number}");
+        let folder = site.folder.join(&name);
+        fs::create_dir_all(&folder)
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", folder.display()));
+        let addr = Ipv4Addr::new(192, 168, 77, 10 + number);
+        let host = Self { site: site.clone(), name, addr, folder, daemon: Mutex::new(None) };
+        host.plug_in();
+        host
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn addr(&self) -> Ipv4Addr {
+        self.addr
+    }
+
+    /// Path of the host's network namespace.
+    pub fn netns(&self) -> String {
+        self.site.netns(&self.name)
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn socket(&self) -> String {
+        format!("unix://{}/swarmd.sock", self.folder.display())
+    }
+
+    fn data_root(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn exec_root(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// The cgroup below which the host's containers run, as a path below each hierarchy.
+    pub(crate) fn cgroup(&self) -> String {
+        format!("{}/{}", self.site.name, self.name)
+    }
+
+    /// The file of that name among the lab's logs.
+    pub(crate) fn log(&self, kind: &str) -> PathBuf {
+        self.site.logs.join(format!("{}.{kind}", self.name))
+    }
+
+    fn plug_in(&self) {
+        let (namespace, name, addr) = (format!("{}-{}", self.site.name, self.name), &self.name, self.addr);
+        run("ip", &["netns", "add", &namespace]).ok();
+        let port = format!(
+            "ip link add {name} type veth peer name eth0 netns {namespace}
+             ip link set {name} master br0 up"
+        );
+        run_inside(&self.site.bridge(), "sh", &["-ec", &port]).ok();
+        let gateway = registry::ADDRESS.split(':').next().unwrap_or_default();
+        // A machine keeps its MAC address over a reboot; its neighbours count on that.
+        let own = format!(
+            "ip link set lo up
+             ip link set eth0 address 02:00:c0:a8:4d:{:02x}
+             ip address add {addr}/24 dev eth0
+             ip link set eth0 up
+             ip route add default via {gateway}",
+            addr.octets()[3]
+        );
+        self.sh(&own).ok();
+    }
+
+    /// Runs a shell script in the host's network namespace.
+    pub fn sh(&self, script: &str) -> Output {
+        run_inside(&self.netns(), "sh", &["-ec", script])
+    }
+
+    pub(crate) fn command(&self, program: &str) -> Command {
+        inside(&self.netns(), program)
+    }
+
+    /// Runs `swarmctl` against this host's daemon.
+    pub fn ctl(&self, arguments: &[&str]) -> Output {
+        self.ctl_within(command::BOUND, arguments)
+    }
+
+    /// As `ctl`, ended after `bound` with a code other than 0.
+    pub fn ctl_within(&self, bound: Duration, arguments: &[&str]) -> Output {
+        let socket = self.socket();
+        command::run_within(bound, &program("swarmctl"), &[&["-H", &socket], arguments].concat())
+    }
+
+    /// Runs `swarmctl … --format json` and returns the objects printed: those of an array, or one a line.
+    ///
+    /// # Panics
+    ///
+    /// When the command fails or prints something else.
+    #[track_caller]
+    pub fn ctl_json(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.ctl(&[arguments, &["--format", "json"]].concat());
+        let shown = output.to_string();
+        let text = output.ok();
+        let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+        let values = values.unwrap_or_else(|error| panic!("no JSON: {error}: {shown}"));
+        values
+            .into_iter()
+            .flat_map(|value| if let Value::Array(list) = value { list } else { vec![value] })
+            .collect()
+    }
+
+    /// Starts `swarmd` and waits until it answers.
+    pub fn start(&self) {
+        self.launch();
+        self.wait_ready();
+    }
+
+    /// Starts `swarmd` without waiting.
+    pub fn launch(&self) {
+        let mut command = self.command(&program("swarmd"));
+        command.arg("--data-root").arg(self.data_root()).arg("--exec-root").arg(self.exec_root());
+        command.args(["--host", &self.socket(), "--hostname", &self.name]);
+        command.args(["--insecure-registry", registry::ADDRESS]);
+        command.args(["--cgroup-parent", &format!("/{}", self.cgroup())]);
+        command.args(["--log-level", "debug"]);
+
+        let mut daemon = self.daemon();
+        assert!(daemon.is_none(), "swarmd of {} runs already", self.name);
+        *daemon = Some(start_logged(&mut command, &self.log("swarmd.log")));
+    }
+
+    /// Waits until `swarmd` answers.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        wait(&format!("swarmd of {} to answer", self.name), READY, || {
+            let answer = self.ctl(&["info"]);
+            if answer.succeeded() { Ok(()) } else { Err(answer) }
+        });
+    }
+
+    /// Process id of `swarmd`, which must run.
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        let daemon = self.daemon();
+        daemon.as_ref().unwrap_or_else(|| panic!("swarmd of {} does not run", self.name)).id() as i32
+    }
+
+    /// Ends `swarmd` with SIGKILL. Tasks and containerd are left alone.
+    pub fn kill(&self) {
+        self.stop(Signal::SIGKILL);
+    }
+
+    /// Asks `swarmd` to end and waits for it.
+    #[track_caller]
+    pub fn terminate(&self) -> ExitStatus {
+        self.stop(Signal::SIGTERM)
+    }
+
+    #[track_caller]
+    fn stop(&self, signal: Signal) -> ExitStatus {
+        let daemon = self.daemon().take();
+        let mut daemon = daemon.unwrap_or_else(|| panic!("swarmd of {} does not run", self.name));
+        let pid = Pid::from_raw(daemon.id() as i32);
+        kill(pid, signal).unwrap_or_else(|error| panic!("cannot signal swarmd of {}: {error}", self.name));
+        wait(&format!("swarmd of {} to end after {signal}", self.name), READY, || match daemon.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(format!("process {pid} runs")),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// Stops `swarmd` where it stands, as a machine that hangs, until `resume`.
+    pub fn freeze(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGSTOP)
+            .unwrap_or_else(|error| panic!("cannot stop swarmd: {error}"));
+    }
+
+    pub fn resume(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGCONT)
+            .unwrap_or_else(|error| panic!("cannot resume swarmd: {error}"));
+    }
+
+    /// Takes the host off the network silently: its link stays up, no packet passes.
+    pub fn cut(&self) {
+        run_inside(&self.site.bridge(), "ip", &["link", "set", &self.name, "nomaster"]).ok();
+    }
+
+    /// Undoes `cut`.
+    pub fn heal(&self) {
+        run_inside(&self.site.bridge(), "ip", &["link", "set", &self.name, "master", "br0"]).ok();
+    }
+
+    /// Pulls the plug: every process ends at once, and what a machine loses at a reboot is lost. The disk is kept.
+    pub fn power_off(&self) {
+        if let Some(mut daemon) = self.daemon().take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        clean::kill(&self.cgroup(), &self.folder);
+        clean::unmount_below(&self.folder);
+        // The kernel takes its time over a namespace, and would answer pings meanwhile; a device goes at once.
+        run_inside(&self.site.bridge(), "ip", &["link", "delete", &self.name]).ok();
+        run("ip", &["netns", "delete", &format!("{}-{}", self.site.name, self.name)]).ok();
+        let _ = fs::remove_dir_all(self.exec_root());
+    }
+
+    /// Boots the host after `power_off`, with `swarmd` not yet started.
+    pub fn power_on(&self) {
+        self.plug_in();
+    }
+
+    /// Everything in the kernel and on disk that a network or a task leaves on this host, one thing a line, for
+    /// comparing before with after.
+    pub fn footprint(&self) -> std::collections::BTreeSet<String> {
+        trace::footprint(&self.netns(), &self.folder, &self.cgroup())
+    }
+
+    /// The files of `swarmd` on this host that contain `text`. Images and containers are left out.
+    pub fn files_with(&self, text: &str) -> Vec<String> {
+        let folder = self.folder.display().to_string();
+        let found =
+            run("grep", &["-rlaF", "--exclude-dir=io.containerd*", "--exclude=*.log", "--", text, &folder]);
+        found.stdout.lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let views = [&["node", "ls"][..], &["service", "ls"], &["task", "ls", "--format", "json"], &["info"]];
+        let views = views.map(|view| self.ctl_within(Duration::from_secs(5), view).to_string());
+        format!("{}\n{}", views.join("\n"), trace::describe(&self.netns(), &self.folder, &self.cgroup()))
+    }
+
+    fn daemon(&self) -> MutexGuard<'_, Option<Child>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Host {
+    /// Reaps the child; the rest is removed with the lab.
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon().take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+/// Path of one of our programs, built beside this one.
+fn program(name: &str) -> String {
+    let path = build_folder().join(name);
+    assert!(path.exists(), "{} is not built: run `make build`", path.display());
+    path.display().to_string()
+}

@@ -1,0 +1,170 @@
+//! The bridge, the hosts on it and the registry: what a story runs on.
+//!
+//! Each lab has names, namespaces, folders and cgroups of its own, so labs run side by side; the addresses inside
+//! are the same in all of them. Logs and what the kernel looked like at the end stay in `target/e2e/<story>` when
+//! a story fails, and go when it passes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::clean;
+use crate::command::run;
+use crate::host::Host;
+use crate::registry::{self, Registry};
+
+/// What every host of a lab shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    /// Unique on this machine; the prefix of every name.
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
+    pub(crate) logs: PathBuf,
+}
+
+impl Site {
+    pub(crate) fn netns(&self, of: &str) -> String {
+        clean::namespace_path(&format!("{}-{of}", self.name)).display().to_string()
+    }
+
+    /// The namespace of the bridge: the network between the hosts, not one of them.
+    pub(crate) fn bridge(&self) -> String {
+        self.netns("net")
+    }
+}
+
+#[derive(Debug)]
+pub struct Lab {
+    site: Site,
+    hosts: Vec<Host>,
+    registry: Option<Registry>,
+    kept: bool,
+}
+
+impl Lab {
+    /// Makes a network with `hosts` hosts, h1 and up, and the registry. No `swarmd` runs yet.
+    pub fn new(story: &str, hosts: u8) -> Self {
+        clean::sweep();
+        let folder = clean::claim();
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let logs = logs_of(story);
+        let mut lab =
+            Self { site: Site { name, folder, logs }, hosts: Vec::new(), registry: None, kept: false };
+
+        make_bridge(&lab.site);
+        let registry = Registry::start(
+            &lab.site.bridge(),
+            &lab.site.folder.join("registry"),
+            &lab.site.logs.join("registry.log"),
+        );
+        lab.registry = Some(registry);
+        (0..hosts).for_each(|_| lab.add_host());
+        lab.registry.iter().for_each(Registry::ready);
+        lab
+    }
+
+    /// Adds the next host to the network.
+    pub fn add_host(&mut self) {
+        let number = u8::try_from(self.hosts.len() + 1).unwrap_or(u8::MAX);
+        self.hosts.push(Host::new(&self.site, number));
+    }
+
+    /// Host `number`, from 1.
+    #[track_caller]
+    pub fn host(&self, number: usize) -> &Host {
+        &self.hosts[number - 1]
+    }
+
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    pub fn name(&self) -> &str {
+        &self.site.name
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.site.folder
+    }
+
+    /// The reference of the test image with the web server.
+    pub fn web(&self) -> String {
+        self.image("web:latest")
+    }
+
+    /// The reference of `name` in the lab's registry, whether it exists or not.
+    pub fn image(&self, name: &str) -> String {
+        format!("{}/{name}", registry::ADDRESS)
+    }
+
+    /// Leaves everything running when the lab is dropped, until `clean::remove` of its name.
+    pub fn keep(mut self) {
+        clean::disown(&self.site.folder);
+        self.kept = true;
+        std::mem::forget(self.registry.take());
+    }
+
+    /// Writes what daemons and kernel look like beside the logs.
+    fn diagnose(&self) {
+        for host in &self.hosts {
+            let path = self.site.logs.join(format!("{}.state", host.name()));
+            if let Err(error) = fs::write(&path, host.describe()) {
+                eprintln!("cannot write {}: {error}", path.display());
+            }
+        }
+        let (from, to) = (self.site.folder.display(), self.site.logs.display());
+        let script =
+            format!("cd {from} && find . -name '*.log' -size -20M -exec cp --parents -t {to} {{}} +");
+        run("sh", &["-c", &script]);
+        eprintln!("logs and state are in {}", self.site.logs.display());
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let failed = std::thread::panicking();
+        if failed {
+            self.diagnose();
+        }
+        self.registry = None;
+        self.hosts.clear();
+        clean::remove(&self.site.name);
+        if !failed {
+            let _ = fs::remove_dir_all(&self.site.logs);
+        }
+    }
+}
+
+/// The folder with the programs built beside this one: `target/debug` or `target/release`.
+pub(crate) fn build_folder() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_else(|error| panic!("no path of this program: {error}"));
+    let mut folder = own.parent().map(Path::to_owned).unwrap_or_default();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    folder
+}
+
+fn logs_of(story: &str) -> PathBuf {
+    let slug: String = story.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let target = build_folder().parent().map(Path::to_owned).unwrap_or_default();
+    let logs = target.join("e2e").join(slug);
+    let _ = fs::remove_dir_all(&logs);
+    fs::create_dir_all(&logs).unwrap_or_else(|error| panic!("cannot make {}: {error}", logs.display()));
+    logs
+}
+
+fn make_bridge(site: &Site) {
+    let namespace = format!("{}-net", site.name);
+    run("ip", &["netns", "add", &namespace]).ok();
+    let address = registry::ADDRESS.split(':').next().unwrap_or_default();
+    let script = format!(
+        "ip link set lo up
+         ip link add br0 type bridge
+         ip address add {address}/24 dev br0
+         ip link set br0 up"
+    );
+    run("nsenter", &[&format!("--net={}", site.bridge()), "sh", "-ec", &script]).ok();
+}

@@ -1,0 +1,46 @@
+//! What networks and tasks leave on a host, as lines that can be compared and printed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::clean;
+use crate::command::run_inside;
+use crate::process;
+
+/// One line for each thing; what changes by itself (counters, times, handles) is left out.
+pub(crate) fn footprint(netns: &str, folder: &Path, cgroup: &str) -> BTreeSet<String> {
+    let views = [
+        ("link", "ip -o link show | cut -d: -f2 | cut -d@ -f1"),
+        ("address", "ip -o address show scope global | awk '{print $2, $4}'"),
+        ("route", "ip route show; ip -6 route show | grep -v ^fe80 || true"),
+        ("rule", "ip rule show"),
+        ("neighbour", "ip neigh show nud permanent"),
+        ("association", "ip xfrm state; ip xfrm policy"),
+        ("nft", "nft --stateless list ruleset"),
+    ];
+    let mut lines = BTreeSet::new();
+    for (kind, script) in views {
+        let view = run_inside(netns, "sh", &["-ec", script]).ok();
+        lines.extend(view.lines().map(|line| format!("{kind} {}", line.trim())));
+    }
+    lines.extend(clean::mounts_below(folder).iter().map(|mount| format!("mount {}", mount.display())));
+    lines.extend(process::in_cgroup(cgroup).iter().map(|pid| format!("process {pid} in {cgroup}")));
+    lines
+}
+
+/// The same and more, for a person who looks at a failed story.
+pub(crate) fn describe(netns: &str, folder: &Path, cgroup: &str) -> String {
+    let script = "set -x; ip -d address; ip route; bridge fdb; ip neigh; nft list ruleset; ss -tunap";
+    let mut text = run_inside(netns, "sh", &["-c", script]).to_string();
+    for mount in clean::mounts_below(folder) {
+        text.push_str(&format!("\nmount {}\n", mount.display()));
+        // Namespaces are bind mounts of nsfs; entering anything else fails and tells nothing.
+        let inside =
+            run_inside(&mount.display().to_string(), "sh", &["-c", "ip -d address; bridge fdb; ip neigh"]);
+        if inside.succeeded() {
+            text.push_str(&inside.stdout);
+        }
+    }
+    text.push_str(&format!("\nprocesses in {cgroup}: {:?}\n", process::in_cgroup(cgroup)));
+    text
+}
