@@ -9,13 +9,14 @@
 //! fails leaves nothing behind.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proto::model::Availability;
 use proto::wire::GetRootCaCertificateRequest;
 use proto::wire::ca_client::CaClient;
-use rustls::pki_types::ServerName;
-use tonic::Status;
+use rustls::ClientConfig;
+use tonic::transport::Channel;
 
 use crate::certificate::{self, NodeCertificate, NodeIdentity};
 use crate::certificate_dir::{self, CertificateDir};
@@ -34,8 +35,8 @@ pub enum Error {
     Dial(#[from] dial::Error),
     #[error("{addr} did not send its root certificate within {FETCH_TIMEOUT:?}")]
     Silent { addr: String },
-    #[error("{addr} does not speak as a swarm manager")]
-    Foreign { addr: String, source: Box<Status> },
+    #[error("{addr} does not answer as a swarm manager: {answer}")]
+    Foreign { addr: String, answer: String },
     #[error(
         "the join token is not valid for the swarm of {addr}: remote CA does not match fingerprint: \
          expected {expected}, found {found}"
@@ -98,7 +99,7 @@ impl Join {
         let answer = tokio::time::timeout(FETCH_TIMEOUT, answer)
             .await
             .map_err(|_| Error::Silent { addr: addr() })?
-            .map_err(|status| Error::Foreign { addr: addr(), source: Box::new(status) })?;
+            .map_err(|status| Error::Foreign { addr: addr(), answer: dial::explain(&status) })?;
         self.check_root(&answer.into_inner().certificate)
     }
 
@@ -117,11 +118,8 @@ impl Join {
         let key = PrivateKey::generate()?;
         let request = key.signing_request()?;
         let channel = self.connect(tls::stranger(root)?).await?;
-        let application = Application {
-            request: &request,
-            token: Some(&self.token),
-            availability: self.availability,
-        };
+        let application =
+            Application { request: &request, token: Some(&self.token), availability: self.availability };
         let chain = issuance::apply(channel, &application).await?;
 
         let unusable = |source| Error::Certificate { addr: addr(), source };
@@ -130,12 +128,8 @@ impl Join {
         NodeIdentity::new(certificate, key).map_err(unusable)
     }
 
-    async fn connect(
-        &self,
-        config: std::sync::Arc<rustls::ClientConfig>,
-    ) -> Result<tonic::transport::Channel, Error> {
-        let name: ServerName<'static> = tls::manager_name();
-        let stream = dial::connect(&self.addr, self.source, config, name).await?;
+    async fn connect(&self, config: Arc<ClientConfig>) -> Result<Channel, Error> {
+        let stream = dial::connect(&self.addr, self.source, config, tls::manager_name()).await?;
         Ok(dial::channel_over(&self.addr, stream)?)
     }
 }

@@ -1,8 +1,8 @@
 //! Where a node keeps its identity: `<data-root>/certificates`, names as in SwarmKit.
 //!
-//!     swarm-root-ca.crt   what it trusts
-//!     swarm-node.crt      its certificate chain
-//!     swarm-node.key      its private key (mode 0600)
+//! - `swarm-root-ca.crt`: what it trusts
+//! - `swarm-node.crt`: its certificate chain
+//! - `swarm-node.key`: its private key (mode 0600)
 //!
 //! Certificate and key are two files and change together, which no file system does in one step. So the key file first
 //! gets the new key besides the old one, then the certificate is replaced, then the old key is dropped; loading
@@ -136,7 +136,8 @@ impl CertificateDir {
 
 /// The files to replace, in an order in which every prefix leaves a whole identity.
 fn plan(identity: &NodeIdentity, root: &RootCertificate, old: &[PrivateKey]) -> Vec<Step> {
-    let step = |name, mode, contents: &str| Step { name, mode, contents: Zeroizing::new(contents.to_owned()) };
+    let step =
+        |name, mode, contents: &str| Step { name, mode, contents: Zeroizing::new(contents.to_owned()) };
     let new = identity.key().expose_pem();
     let both = Zeroizing::new(old.iter().fold(new.to_owned(), |keys, key| keys + key.expose_pem()));
     vec![

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use proto::model::NodeId;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig, OtherError};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -40,20 +40,27 @@ pub enum Error {
     Connect { addr: String, source: io::Error },
     #[error("manager {addr} did not answer within {CONNECT_TIMEOUT:?}")]
     Timeout { addr: String },
-    #[error("{addr} is not a manager of this swarm, or it does not accept this node")]
+    #[error("cannot recognise {addr} as a manager of this swarm")]
     Handshake { addr: String, source: io::Error },
 }
 
 /// The reason why a call never reached its manager, if it is one of ours.
 pub fn reason(status: &tonic::Status) -> Option<&Error> {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if let Some(reason) = error.downcast_ref() {
-            return Some(reason);
-        }
-        cause = error.source();
+    causes(status).find_map(|error| error.downcast_ref())
+}
+
+/// Why a call failed, for people: what kept it from its manager, else what the manager said.
+pub fn explain(status: &tonic::Status) -> String {
+    if let Some(reason) = reason(status) {
+        let source = reason.source().map(|source| format!(": {source}"));
+        return format!("{reason}{}", source.unwrap_or_default());
     }
-    None
+    // A status with a cause was made on this side: the innermost says most.
+    causes(status).last().map_or_else(|| status.message().to_owned(), ToString::to_string)
+}
+
+fn causes(status: &tonic::Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(status.source(), |&error| error.source())
 }
 
 #[derive(Clone, Debug)]
@@ -110,10 +117,21 @@ pub(crate) async fn connect(
     let connecting = async {
         let stream = open(addr, source).await?;
         let handshake = TlsConnector::from(config).connect(name, stream).await;
-        handshake.map_err(|source| Error::Handshake { addr: addr.to_owned(), source })
+        handshake.map_err(|error| Error::Handshake { addr: addr.to_owned(), source: legible(error) })
     };
     let timeout = || Error::Timeout { addr: addr.to_owned() };
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| timeout())?
+}
+
+/// rustls shows the refusals of our own verifier in debug form only.
+fn legible(error: io::Error) -> io::Error {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => {
+            io::Error::other(refusal.to_string())
+        }
+        _ => error,
+    }
 }
 
 /// A channel over a connection that is there already; when that ends, so does the channel.

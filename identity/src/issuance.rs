@@ -25,10 +25,10 @@ const LONGEST_POLL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the join token is not valid")]
-    Token(#[source] Box<Status>),
-    #[error("the manager refuses to issue a certificate: {}", .0.message())]
-    Refused(#[source] Box<Status>),
+    #[error("the join token is not valid: {0}")]
+    Token(String),
+    #[error("no certificate was issued: {0}")]
+    Refused(String),
     #[error("the manager could not issue the certificate: {0}")]
     Failed(String),
     #[error("the manager issued no certificate within {TIMEOUT:?}")]
@@ -58,13 +58,13 @@ impl<'a> Application<'a> {
         Self { request, token: None, availability: Availability::Active }
     }
 
-    fn refusal(&self, status: Status) -> Error {
+    fn refusal(&self, status: &Status) -> Error {
         let about_token =
             matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated);
         if self.token.is_some() && about_token {
-            Error::Token(Box::new(status))
+            Error::Token(status.message().to_owned())
         } else {
-            Error::Refused(Box::new(status))
+            Error::Refused(dial::explain(status))
         }
     }
 }
@@ -84,7 +84,7 @@ async fn hand_in_and_wait(channel: Channel, application: &Application<'_>) -> Re
         ..Default::default()
     };
     let accepted = manager.issue_node_certificate(request).await;
-    let node_id = accepted.map_err(|status| application.refusal(status))?.into_inner().node_id;
+    let node_id = accepted.map_err(|status| application.refusal(&status))?.into_inner().node_id;
 
     let mut pause = FIRST_POLL;
     loop {
@@ -97,7 +97,7 @@ async fn hand_in_and_wait(channel: Channel, application: &Application<'_>) -> Re
             }
             // A manager that has not seen the request of its peer yet.
             Err(status) if status.code() == Code::NotFound => {}
-            Err(status) => return Err(Error::Refused(Box::new(status))),
+            Err(status) => return Err(Error::Refused(dial::explain(&status))),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_POLL);
@@ -140,6 +140,10 @@ impl Managers {
     pub const fn new(dialer: Dialer, addresses: watch::Receiver<Vec<String>>) -> Self {
         Self { dialer, addresses }
     }
+
+    async fn ask(&self, address: &str, request: &str) -> Result<String, Error> {
+        apply(self.dialer.channel(address)?, &Application::renewal(request)).await
+    }
 }
 
 impl Certify for Managers {
@@ -147,7 +151,7 @@ impl Certify for Managers {
         let addresses = self.addresses.borrow().clone();
         let mut outcome = Err(Error::NoManager);
         for address in addresses {
-            outcome = apply(self.dialer.channel(&address)?, &Application::renewal(request)).await;
+            outcome = self.ask(&address, request).await;
             match &outcome {
                 Ok(_) => break,
                 Err(error) => tracing::debug!(%address, %error, "a manager issued no certificate"),
@@ -178,12 +182,15 @@ mod tests {
         for waiting in [answer(State::Pending, "mine"), answer(State::Issued, "earlier")] {
             assert!(issued(waiting, "mine").unwrap().is_none());
         }
-        assert!(matches!(issued(answer(State::Failed, "mine"), "mine"), Err(Error::Failed(why)) if why == "no"));
+        assert!(
+            matches!(issued(answer(State::Failed, "mine"), "mine"), Err(Error::Failed(why)) if why == "no")
+        );
     }
 
     #[test]
     fn missing_fields_are_named() {
-        let without_status = wire::NodeCertificateStatusResponse { status: None, ..answer(State::Issued, "x") };
+        let without_status =
+            wire::NodeCertificateStatusResponse { status: None, ..answer(State::Issued, "x") };
         assert!(matches!(issued(without_status, "x"), Err(Error::Answer("status"))));
         let without = wire::NodeCertificateStatusResponse { certificate: None, ..answer(State::Issued, "x") };
         assert!(matches!(issued(without, "x"), Err(Error::Answer("certificate"))));

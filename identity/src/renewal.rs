@@ -81,6 +81,8 @@ pub struct Renewal<C> {
     clock: Clock,
     random: StdRng,
     orders: watch::Receiver<Orders>,
+    /// The orders that the last attempt knew of.
+    served: Orders,
 }
 
 /// When to try next, and how often it has failed.
@@ -99,7 +101,15 @@ impl<C: Certify> Renewal<C> {
         random: StdRng,
     ) -> (Self, Trigger) {
         let orders = watch::Sender::new(Orders::default());
-        let renewal = Self { credentials, dir, ca, clock, random, orders: orders.subscribe() };
+        let renewal = Self {
+            credentials,
+            dir,
+            ca,
+            clock,
+            random,
+            orders: orders.subscribe(),
+            served: Orders::default(),
+        };
         (renewal, Trigger(std::sync::Arc::new(orders)))
     }
 
@@ -107,6 +117,7 @@ impl<C: Certify> Renewal<C> {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut schedule = self.fresh();
         while stop.run_until_cancelled(self.wait(&schedule)).await.is_some() {
+            self.served = *self.orders.borrow_and_update();
             let Some(outcome) = stop.run_until_cancelled(self.renew()).await else { return };
             schedule = match outcome {
                 Ok(()) => self.fresh(),
@@ -115,24 +126,24 @@ impl<C: Certify> Renewal<C> {
         }
     }
 
-    /// Returns when it is time, or when an order came that the certificate does not fulfil.
+    /// Returns when it is time, or when there is an order that the last attempt did not know.
     async fn wait(&mut self, schedule: &Schedule) {
         loop {
-            let before = *self.orders.borrow_and_update();
             let left = schedule.due.duration_since(self.clock.now()).unwrap_or_default();
-            if left.is_zero() {
+            if left.is_zero() || self.has_new_order() {
                 return;
             }
             tokio::select! {
                 () = tokio::time::sleep(left.min(LONGEST_NAP)) => {}
-                Ok(()) = self.orders.changed() => {
-                    let orders = *self.orders.borrow();
-                    if orders.renewals != before.renewals || self.unmet_role().is_some() {
-                        return;
-                    }
-                }
+                Ok(()) = self.orders.changed() => {}
             }
         }
+    }
+
+    fn has_new_order(&self) -> bool {
+        let orders = *self.orders.borrow();
+        let new_role = orders.role != self.served.role && self.unmet_role().is_some();
+        orders.renewals != self.served.renewals || new_role
     }
 
     async fn renew(&self) -> Result<(), Error> {

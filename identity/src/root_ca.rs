@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use proto::model::Role;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::CertificateDer;
@@ -69,7 +69,8 @@ impl RootCa {
 
     /// From what was stored: certificate and PKCS#8 key, both PEM.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, Error> {
-        let ca = Self { certificate: RootCertificate::from_pem(certificate)?, key: PrivateKey::from_pem(key)? };
+        let ca =
+            Self { certificate: RootCertificate::from_pem(certificate)?, key: PrivateKey::from_pem(key)? };
         if certificate::public_key(&ca.signing_certificate())? != ca.key.public_key() {
             return Err(Error::KeyMismatch);
         }
@@ -99,10 +100,14 @@ impl RootCa {
         let issuer = Issuer::from_ca_cert_der(&root, self.key.pair()).map_err(Error::Sign)?;
         let certificate =
             node_params(subject, lifetime, now)?.signed_by(&public_key, &issuer).map_err(Error::Sign)?;
-        Ok(format!("{}{}", certificate.pem(), pem::encode_config(
-            &pem::Pem::new("CERTIFICATE", root.as_ref()),
-            pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
-        )))
+        Ok(format!(
+            "{}{}",
+            certificate.pem(),
+            pem::encode_config(
+                &pem::Pem::new("CERTIFICATE", root.as_ref()),
+                pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+            )
+        ))
     }
 
     /// A key and certificate made here: what the first manager of a swarm gives to itself.
@@ -168,10 +173,16 @@ fn random_serial() -> Result<SerialNumber, Error> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::KeyPair;
+
     use super::*;
 
     fn subject(role: Role) -> Subject {
-        Subject { node: "nnnnnnnnnnnnnnnnnnnnnnnn1".into(), role, cluster: "ccccccccccccccccccccccccc".into() }
+        Subject {
+            node: "nnnnnnnnnnnnnnnnnnnnnnnn1".into(),
+            role,
+            cluster: "ccccccccccccccccccccccccc".into(),
+        }
     }
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -201,10 +212,7 @@ mod tests {
         let now = SystemTime::now();
         let ca = RootCa::generate(now).unwrap();
         let manager = ca.issue(&subject(Role::Manager), DAY, now).unwrap();
-        assert_eq!(
-            manager.certificate().names(),
-            ["swarm-manager", "nnnnnnnnnnnnnnnnnnnnnnnn1", "swarm-ca"]
-        );
+        assert_eq!(manager.certificate().names(), ["swarm-manager", "nnnnnnnnnnnnnnnnnnnnnnnn1", "swarm-ca"]);
     }
 
     #[test]

@@ -82,13 +82,8 @@ impl Fixture {
             answers: Arc::new(Mutex::new(answers.iter().cloned().collect())),
             asked: Arc::default(),
         };
-        let (renewal, trigger) = Renewal::new(
-            credentials.clone(),
-            dir.clone(),
-            ca.clone(),
-            clock,
-            StdRng::seed_from_u64(7),
-        );
+        let (renewal, trigger) =
+            Renewal::new(credentials.clone(), dir.clone(), ca.clone(), clock, StdRng::seed_from_u64(7));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(renewal.run(stop.clone()));
