@@ -1,6 +1,6 @@
 //! Compiles the `.proto` files without needing `protoc`.
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "types.proto",
     "specs.proto",
     "objects.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 11] = [
     "logbroker.proto",
     "raft.proto",
     "swarm/network.proto",
+    "swarm/store.proto",
     "swarm/raft.proto",
     "swarm/node.proto",
 ];
@@ -17,6 +18,12 @@ const FILES: [&str; 11] = [
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
-    tonic_prost_build::configure().btree_map(".").include_file("protocols.rs").compile_fds(descriptors)?;
+    // What replication passes on without looking into it is not copied.
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .bytes(".swarm.store.v1.Entry")
+        .bytes(".swarm.raft.v1")
+        .include_file("protocols.rs")
+        .compile_fds(descriptors)?;
     Ok(())
 }

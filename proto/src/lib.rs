@@ -1,6 +1,7 @@
 //! The wire protocol, the typed model of the objects, and their conversion.
 //!
-//! `wire`, `network`, `raft` and `local` are generated from `proto/*.proto` and are spoken between processes. Inside,
+//! `wire`, `network`, `raft` and `local` are generated from `proto/*.proto` and are spoken between processes; `store` is
+//! what managers keep on disk. Inside,
 //! code works on `model`. `convert` is the one place where the two meet: what comes in is checked there,
 //! once, and refused with an error that names the field.
 
@@ -17,6 +18,8 @@ pub use generated::swarm::network::v1 as network;
 pub use generated::swarm::node::v1 as local;
 /// Replication between managers.
 pub use generated::swarm::raft::v1 as raft;
+/// Log entries and snapshots.
+pub use generated::swarm::store::v1 as store;
 
 pub mod convert;
 pub mod model;
