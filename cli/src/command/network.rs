@@ -1,0 +1,36 @@
+//! `network …`.
+
+mod create;
+mod inspect;
+mod ls;
+mod rm;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a network
+    Create(create::Create),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(ls::Ls),
+    /// Show networks in detail
+    Inspect(inspect::Inspect),
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm(rm::Rm),
+}
+
+impl Command {
+    pub async fn run(self, client: &Client) -> Result<()> {
+        match self {
+            Self::Create(command) => command.run(client).await,
+            Self::Ls(command) => command.run(client).await,
+            Self::Inspect(command) => command.run(client).await,
+            Self::Rm(command) => command.run(client).await,
+        }
+    }
+}

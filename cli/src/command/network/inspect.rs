@@ -1,0 +1,30 @@
+//! `network inspect`.
+
+use anyhow::Result;
+use clap::Args;
+use proto::model::{Network, Node, Task};
+use proto::wire::list_tasks_request::Filters;
+
+use crate::client::Client;
+use crate::docker;
+use crate::format::InspectFormat;
+use crate::resolve::{self, Named as _};
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    format: InspectFormat,
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<String>,
+}
+
+impl Inspect {
+    pub async fn run(self, client: &Client) -> Result<()> {
+        let networks: Vec<Network> = resolve::find_all(client, &self.networks).await?;
+        let tasks: Vec<Task> = resolve::tasks(client, Filters::default()).await?;
+        let nodes: Vec<Node> = Node::list(client, vec![], vec![]).await?;
+        let objects: Vec<_> =
+            networks.iter().map(|network| docker::network::inspect(network, &tasks, &nodes)).collect();
+        self.format.print(&objects)
+    }
+}

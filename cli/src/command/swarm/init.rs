@@ -1,0 +1,71 @@
+//! `swarm init`.
+
+use anyhow::Result;
+use clap::Args;
+use proto::local::{InfoRequest, InitRequest};
+use proto::wire::{ClusterSpec, node_spec};
+
+use super::settings::Settings;
+use super::{Availability, join_command};
+use crate::client::{Answer as _, Client};
+use crate::resolve;
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Address that other nodes reach: <ip|interface>[:port]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
+    advertise_addr: String,
+    /// Address to listen on: <ip|interface>[:port]
+    #[arg(long, default_value = "0.0.0.0:2377", value_name = "ADDR")]
+    listen_addr: String,
+    /// Address or interface for traffic between tasks [default: that of --advertise-addr]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
+    data_path_addr: String,
+    /// UDP port for traffic between tasks, 1024 to 49151 [default: 4789]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "PORT",
+          value_parser = clap::value_parser!(u32).range(1024..=49151))]
+    data_path_port: u32,
+    /// Pool from which networks without a subnet are served, CIDR; may be given several times [default: 10.0.0.0/8]
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    default_addr_pool: Vec<String>,
+    /// Mask length of such networks
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    default_addr_pool_mask_length: u32,
+    /// Whether this node runs tasks
+    #[arg(long, value_enum, default_value_t)]
+    availability: Availability,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Init {
+    pub async fn run(self, client: &Client) -> Result<()> {
+        let mut spec = ClusterSpec::default();
+        self.settings.apply(&mut spec);
+        let request = InitRequest {
+            advertise_addr: self.advertise_addr,
+            listen_addr: self.listen_addr,
+            data_path_addr: self.data_path_addr,
+            data_path_port: self.data_path_port,
+            default_addr_pool: self.default_addr_pool,
+            default_addr_pool_mask_length: self.default_addr_pool_mask_length,
+            spec: Some(spec),
+            availability: node_spec::Availability::from(self.availability).into(),
+        };
+        let node_id = client.node().init(request).await.answer()?.node_id;
+        println!("Swarm initialized: current node ({node_id}) is now a manager.\n");
+        print_invitation(client).await
+    }
+}
+
+async fn print_invitation(client: &Client) -> Result<()> {
+    let cluster = resolve::cluster(client).await?;
+    let info = client.node().info(InfoRequest {}).await.answer()?;
+    let manager = info.manager_addrs.first().map_or("", String::as_str);
+    println!("To add a worker to this swarm, run the following command:\n");
+    println!("{}\n", join_command(cluster.root_ca.join_tokens.worker.expose(), manager));
+    println!(
+        "To add a manager to this swarm, run \"swarmctl swarm join-token manager\" and follow its instructions."
+    );
+    Ok(())
+}
