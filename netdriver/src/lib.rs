@@ -4,23 +4,46 @@
 //! all errors. Running it twice changes nothing. What is owned is told by its name, so a process killed at any
 //! instant leaves nothing that the next `ensure` does not mend or remove. Swarms are not known here.
 
+mod address;
+mod apply;
 mod desired;
+mod driver;
+mod ensure;
 mod error;
+mod keyed;
+mod link;
 mod mac;
+mod model;
+mod name;
+mod neigh;
+mod netlink;
+mod netns;
+mod nft;
+mod observe;
 mod plan;
 mod report;
+mod route;
+mod site;
+mod sysctl;
 
 use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
 
 pub use desired::{
     Attachment, Desired, NetworkKey, Overlay, Peer, PeerKey, Sandbox, SandboxKey, Scope, Subnet,
 };
 pub use error::Error;
 pub use mac::{Mac, mac_for};
-pub use plan::Action;
+pub use model::{DefaultRoute, End, Kind, Link, Namespace, Place, Port, Vxlan, World};
+pub use netlink::Refusal;
+pub use plan::{Action, Change, LinkChange};
 pub use report::{Report, Subject};
 
-use ipnet::Ipv4Net;
+use ensure::Legs;
+use keyed::{Keyed, NetworkState, SandboxLock};
+use observe::Look;
+use site::Sites;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -46,28 +69,69 @@ impl Config {
     }
 }
 
-/// The kernel networking of one node. Cheap to share behind an `Arc`; all methods may be called at once.
+/// The kernel networking of one node. Share it behind an `Arc`: all methods may be called at once.
 #[derive(Debug)]
 pub struct Netdriver {
     config: Config,
+    networks: Keyed<NetworkKey, NetworkState>,
+    sandboxes: Keyed<SandboxKey, SandboxLock>,
+    legs: tokio::sync::Mutex<Legs>,
 }
 
 impl Netdriver {
     /// Prepares the directory of namespaces and reads what exists. Changes no network.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        Ok(Self { config })
+        driver::gateway::validate(&config)?;
+        let prepared = netns::prepare(&config.netns_dir);
+        prepared.map_err(|cause| Error::file("preparing", &config.netns_dir, cause))?;
+        let node = Self {
+            config,
+            networks: Keyed::default(),
+            sandboxes: Keyed::default(),
+            legs: Default::default(),
+        };
+        node.read_legs().await?;
+        Ok(node)
     }
 
     /// Brings what `scope` covers to what `desired` says.
     ///
     /// Calls may overlap. Each network and each sandbox is worked on by one call at a time; of two calls that cover
-    /// the same one with different wishes, the later to start on it wins, so the caller orders those.
-    pub async fn ensure(&self, _desired: &Desired, _scope: Scope) -> Report {
-        Report::default()
+    /// the same one with different wishes, the later to start on it wins, so the caller orders those. In particular
+    /// [`Scope::All`] removes what its `desired` does not name: nothing may be added by another call between the
+    /// moment `desired` was taken and the call's return.
+    pub async fn ensure(&self, desired: &Desired, scope: Scope) -> Report {
+        let report = ensure::ensure(self, desired, scope).await;
+        for action in &report.changes {
+            tracing::debug!("{action}");
+        }
+        report
     }
 
     /// The namespace of a sandbox, for the OCI spec. It exists once `ensure` has brought the sandbox about.
     pub fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {
         self.config.netns_dir.join(format!("s-{key}"))
+    }
+
+    /// What exists of ours, namespace by namespace, for audits. The ends of cables are not matched.
+    pub async fn observe(&self) -> Result<World, Error> {
+        let mut sites = Sites::new(&self.config);
+        let mut world = World::new();
+        let mut places = site::list(&self.config.netns_dir)?;
+        places.push(Place::Host);
+        for place in places {
+            let Some(site) = sites.enter(&place).await? else { continue };
+            let view =
+                observe::read(site, &place, Look::Whole).await.map_err(Error::read(place.to_string()))?;
+            sites.leave(&place);
+            world.insert(place, view.namespace);
+        }
+        Ok(world)
+    }
+
+    /// Gives up the directory of namespaces if none is left in it, so that it can be deleted. For a node that leaves.
+    pub fn retire(self) -> Result<(), Error> {
+        let dir = &self.config.netns_dir;
+        netns::retire(dir).map_err(|cause| Error::file("retiring", dir, cause))
     }
 }

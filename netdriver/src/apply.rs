@@ -1,0 +1,211 @@
+//! Carries out a plan, step by step.
+//!
+//! What is already gone counts as removed, so that two that clean up at once do not fail each other. A plan stops at
+//! the first step that fails, since later ones build on it; entries of the forwarding and neighbour tables build on
+//! nothing and are sent many at a time, each with an error of its own.
+
+use std::os::fd::AsFd;
+
+use futures_util::{StreamExt, stream};
+use nix::errno::Errno;
+
+use crate::error::Error;
+use crate::model::{Kind, Link, Place};
+use crate::netlink::{Mode, Refusal};
+use crate::plan::{Action, Change, LinkChange};
+use crate::site::{Site, Sites};
+use crate::sysctl::{self, FORWARDING};
+use crate::{address, link, neigh, netns, nft, route};
+
+/// Requests under way at once; their answers must fit into the socket's buffer.
+const ENTRIES_IN_FLIGHT: usize = 32;
+
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub done: Vec<Action>,
+    pub errors: Vec<Error>,
+}
+
+pub async fn apply(sites: &mut Sites<'_>, actions: Vec<Action>) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut actions = actions.into_iter().peekable();
+    while let Some(action) = actions.next() {
+        if action.is_entry() {
+            let mut batch = vec![action];
+            while let Some(next) = actions.next_if(Action::is_entry) {
+                batch.push(next);
+            }
+            apply_entries(sites, batch, &mut outcome).await;
+            continue;
+        }
+        match step(sites, &action).await {
+            Ok(()) => outcome.done.push(action),
+            Err(error) => {
+                outcome.errors.push(error);
+                break;
+            }
+        }
+    }
+    outcome
+}
+
+async fn apply_entries(sites: &Sites<'_>, batch: Vec<Action>, outcome: &mut Outcome) {
+    let requests = batch.into_iter().map(|action| async move {
+        let result = entry(sites, &action).await;
+        (action, result)
+    });
+    let mut results = stream::iter(requests).buffered(ENTRIES_IN_FLIGHT);
+    while let Some((action, result)) = results.next().await {
+        match result {
+            Ok(()) => outcome.done.push(action),
+            Err(cause) => outcome.errors.push(Error::Action { action: Box::new(action), cause }),
+        }
+    }
+}
+
+async fn entry(sites: &Sites<'_>, action: &Action) -> Result<(), Refusal> {
+    let (Change::Link { name, change }, Some(site)) = (&action.change, sites.get(&action.place)) else {
+        return Ok(());
+    };
+    change_link(site, name, change).await
+}
+
+async fn step(sites: &mut Sites<'_>, action: &Action) -> Result<(), Error> {
+    let place = &action.place;
+    match &action.change {
+        Change::CreateNamespace => return create_namespace(sites, place).await,
+        Change::RemoveNamespace => {
+            sites.leave(place);
+            let path = sites.path(place);
+            return netns::remove(&path).map_err(|cause| Error::file("removing namespace", path, cause));
+        }
+        _ => {}
+    }
+    let failed = |cause| Error::Action { action: Box::new(action.clone()), cause };
+    if let Change::Link { change: LinkChange::Create { link, .. }, .. } = &action.change {
+        // Both sites must be open before they can be borrowed together.
+        if let Some(far) = link.far_end() {
+            sites.enter(&far.place).await?;
+        }
+        sites.enter(&Place::Host).await?;
+    }
+    let missing = || failed(Refusal::Io(std::io::ErrorKind::NotFound.into()));
+    let site = sites.enter(place).await?.ok_or_else(missing)?;
+    match &action.change {
+        Change::Link { name, change: LinkChange::Create { link, far } } => {
+            create(sites, place, name, link, far.as_deref()).await.map_err(failed)
+        }
+        Change::Link { name, change } => change_link(site, name, change).await.map_err(failed),
+        Change::EnableForwarding => enable_forwarding(site).await.map_err(failed),
+        Change::SetRules(script) => nft::run(site.file.as_ref(), script.clone()).await,
+        Change::RemoveRules => nft::run(site.file.as_ref(), crate::driver::gateway::no_rules()).await,
+        Change::AddDefaultRoute(default) => {
+            let index = require(site, &default.link).await.map_err(failed)?;
+            let route = route::add_default(index, default.via);
+            tolerate(site.netlink.apply(route, Mode::Create).await, &[Errno::EEXIST]).map_err(failed)
+        }
+        Change::CreateNamespace | Change::RemoveNamespace => Ok(()),
+    }
+}
+
+async fn create_namespace(sites: &Sites<'_>, place: &Place) -> Result<(), Error> {
+    let sysctls = match place {
+        Place::Network(_) => sysctl::of_network(),
+        Place::Sandbox(_) | Place::Host => sysctl::of_sandbox(),
+    };
+    let path = sites.path(place);
+    netns::create(&path, sysctls).await.map_err(|cause| Error::file("creating namespace", path, cause))
+}
+
+async fn enable_forwarding(site: &Site) -> Result<(), Refusal> {
+    netns::within(site.file.as_ref(), || FORWARDING.write()).await??;
+    Ok(())
+}
+
+async fn create(
+    sites: &Sites<'_>,
+    place: &Place,
+    name: &str,
+    link: &Link,
+    far: Option<&Link>,
+) -> Result<(), Refusal> {
+    let site_of = |place: &Place| sites.get(place).ok_or_else(|| Refusal::of(Errno::ENOENT));
+    let site = site_of(place)?;
+    let master = match &link.master {
+        Some(master) => Some(require(site, master).await?),
+        None => None,
+    };
+    // Only places that have a file are ever a target.
+    let namespace =
+        |site: &'_ Site| site.file.as_ref().map(|file| file.as_fd().try_clone_to_owned()).transpose();
+    match (&link.kind, link.far_end()) {
+        (Kind::Bridge, _) => site.netlink.apply(link::bridge(name, link), Mode::Create).await,
+        (Kind::Vxlan(vxlan), _) => {
+            let Some(target) = namespace(site)? else { return Err(Refusal::of(Errno::EINVAL)) };
+            let request = link::vxlan(name, link, vxlan, master, target.as_fd());
+            site_of(&Place::Host)?.netlink.apply(request, Mode::Create).await
+        }
+        (Kind::Veth(_), Some(end)) => {
+            let Some(target) = namespace(site_of(&end.place)?)? else {
+                return Err(Refusal::of(Errno::EINVAL));
+            };
+            let bare = Link::bare(Kind::Veth(None));
+            let far = link::Target { name: &end.name, link: far.unwrap_or(&bare), namespace: target.as_fd() };
+            site.netlink.apply(link::veth(name, link, master, &far), Mode::Create).await
+        }
+        _ => Err(Refusal::of(Errno::EOPNOTSUPP)),
+    }
+}
+
+async fn change_link(site: &Site, name: &str, change: &LinkChange) -> Result<(), Refusal> {
+    let netlink = &site.netlink;
+    if *change == LinkChange::Delete {
+        let Some(index) = site.index(name).await? else { return Ok(()) };
+        site.forget(name);
+        return tolerate(netlink.apply(link::delete(index), Mode::Change).await, &[Errno::ENODEV]);
+    }
+    let index = require(site, name).await?;
+    let (request, mode, tolerated): (_, _, &[Errno]) = match change {
+        LinkChange::SetMaster(master) => {
+            (link::set_master(index, require(site, master).await?), Mode::Change, &[])
+        }
+        LinkChange::SetMac(mac) => (link::set_mac(index, *mac), Mode::Change, &[]),
+        LinkChange::SetMtu(mtu) => (link::set_mtu(index, *mtu), Mode::Change, &[]),
+        LinkChange::SetAlias(alias) => (link::set_alias(index, alias), Mode::Change, &[]),
+        LinkChange::SetPort(port) => (link::set_port(index, *port), Mode::Change, &[]),
+        // A kernel without IPv6 is quiet anyway.
+        LinkChange::Quieten => (link::quieten(index), Mode::Change, &[Errno::EAFNOSUPPORT]),
+        LinkChange::AddAddress(net) => (address::add(index, *net), Mode::Create, &[Errno::EEXIST]),
+        LinkChange::RemoveAddress(net) => {
+            (address::remove(index, *net), Mode::Change, &[Errno::EADDRNOTAVAIL])
+        }
+        LinkChange::AddStation(mac) => (neigh::put_station(index, *mac), Mode::Replace, &[]),
+        LinkChange::RemoveStation(mac) => {
+            (neigh::remove_station(index, *mac), Mode::Change, &[Errno::ENOENT])
+        }
+        LinkChange::PutTunnel(mac, vtep) => (neigh::put_tunnel(index, *mac, *vtep), Mode::Replace, &[]),
+        LinkChange::RemoveTunnel(mac, vtep) => {
+            (neigh::remove_tunnel(index, *mac, *vtep), Mode::Change, &[Errno::ENOENT])
+        }
+        LinkChange::PutNeighbour(address, mac) => {
+            (neigh::put_neighbour(index, *address, *mac), Mode::Replace, &[])
+        }
+        LinkChange::RemoveNeighbour(address) => {
+            (neigh::remove_neighbour(index, *address), Mode::Change, &[Errno::ENOENT])
+        }
+        LinkChange::Up => (link::up(index), Mode::Change, &[]),
+        LinkChange::Create { .. } | LinkChange::Delete => return Ok(()),
+    };
+    tolerate(netlink.apply(request, mode).await, tolerated)
+}
+
+async fn require(site: &Site, name: &str) -> Result<u32, Refusal> {
+    site.index(name).await?.ok_or_else(|| Refusal::of(Errno::ENODEV))
+}
+
+fn tolerate(result: Result<(), Refusal>, tolerated: &[Errno]) -> Result<(), Refusal> {
+    match result {
+        Err(refusal) if refusal.errno().is_some_and(|errno| tolerated.contains(&errno)) => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,5 @@
+//! What each kind of network wants in the kernel: desired state in, wanted namespaces out. Pure.
+
+pub mod gateway;
+pub mod overlay;
+pub mod sandbox;

@@ -1,0 +1,116 @@
+//! A VXLAN network: what its namespace holds.
+//!
+//! A bridge, a VXLAN device and one port for each local sandbox. Nothing learns and nothing that is unknown leaves the
+//! node. Of the bridge: each local MAC is a static entry of its port, ports do not learn (a task cannot pose as
+//! another, and no stale entry sends a MAC that moved to the wrong port), and frames to any other MAC go to the VXLAN
+//! device alone. Of the VXLAN device: it answers ARP and neighbour solicitations from permanent neighbours, sends to
+//! MACs it was told, and drops the rest, since it has no default entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::desired::{Attachment, Overlay, Peer, SandboxKey, Subnet};
+use crate::error::Error;
+use crate::mac::mac_for;
+use crate::model::{End, Kind, Link, Namespace, Place, Port, Vxlan};
+use crate::name;
+
+/// RFC 7348 section 4.3: outer Ethernet 14, IP, UDP 8 and VXLAN 8 bytes.
+const OVERHEAD_V4: u32 = 50;
+const OVERHEAD_V6: u32 = 70;
+
+/// RFC 791 demands 68 of IPv4, RFC 8200 1280 of IPv6.
+const MTU_MIN: u16 = 68;
+
+/// The namespace without its ports.
+pub fn frame(overlay: &Overlay, mtu: u32) -> Namespace {
+    let links =
+        [(name::BRIDGE.to_owned(), bridge(overlay, mtu)), (name::VXLAN.to_owned(), vxlan(overlay, mtu))];
+    Namespace { links: BTreeMap::from(links), ..Namespace::default() }
+}
+
+fn bridge(overlay: &Overlay, mtu: u32) -> Link {
+    let gateways = |subnet: &Subnet| IpNet::new(subnet.gateway, subnet.net.prefix_len()).ok();
+    Link {
+        mac: overlay.subnets.first().map(|subnet| mac_for(subnet.gateway)),
+        mtu: Some(mtu),
+        quiet: true,
+        up: true,
+        addresses: match overlay.internal {
+            true => BTreeSet::new(),
+            false => overlay.subnets.iter().filter_map(gateways).collect(),
+        },
+        ..Link::bare(Kind::Bridge)
+    }
+}
+
+fn vxlan(overlay: &Overlay, mtu: u32) -> Link {
+    let device = Vxlan {
+        vni: overlay.vni,
+        port: overlay.port,
+        local: Some(overlay.local),
+        learning: false,
+        proxy: true,
+    };
+    let remote = || overlay.peers.values().filter(|peer| peer.vtep != overlay.local);
+    let neighbours = |peer: &'_ Peer| {
+        let mac = peer.mac;
+        peer.addresses.clone().into_iter().map(move |address| (address, mac))
+    };
+    Link {
+        mtu: Some(mtu),
+        master: Some(name::BRIDGE.to_owned()),
+        port: Some(Port { learning: false, flood: true, isolated: false }),
+        quiet: true,
+        up: true,
+        tunnels: remote().map(|peer| (peer.mac, peer.vtep)).collect(),
+        neighbours: remote().flat_map(neighbours).collect(),
+        ..Link::bare(Kind::Vxlan(device))
+    }
+}
+
+/// The network's end of a sandbox's cable.
+pub fn port(attachment: &Attachment, sandbox: &SandboxKey, interface: String, mtu: u32) -> Link {
+    let far = End { place: Place::Sandbox(sandbox.clone()), name: interface };
+    Link {
+        mtu: Some(mtu),
+        alias: Some(sandbox.to_string()),
+        master: Some(name::BRIDGE.to_owned()),
+        port: Some(Port { learning: false, flood: false, isolated: false }),
+        quiet: true,
+        up: true,
+        stations: BTreeSet::from([attachment.mac]),
+        ..Link::bare(Kind::Veth(Some(far)))
+    }
+}
+
+/// Bytes of an inner packet over a device with this MTU.
+pub fn inner_mtu(underlay: u32, local: IpAddr) -> u32 {
+    underlay.saturating_sub(if local.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 })
+}
+
+pub fn validate(overlay: &Overlay) -> Result<(), Error> {
+    let refuse = |field, value: String, allowed| Err(Error::Invalid { field, value, allowed });
+    if !(1..1 << 24).contains(&overlay.vni) {
+        return refuse("vni", overlay.vni.to_string(), "1 to 16777215 is allowed");
+    }
+    if overlay.port == 0 {
+        return refuse("port", overlay.port.to_string(), "1 to 65535 is allowed");
+    }
+    if overlay.local.is_unspecified() || overlay.local.is_multicast() {
+        return refuse("local", overlay.local.to_string(), "give an address of this host");
+    }
+    if let Some(mtu) = overlay.mtu.filter(|mtu| *mtu < MTU_MIN) {
+        return refuse("mtu", mtu.to_string(), "68 to 65535 is allowed");
+    }
+    if let Some(subnet) = overlay.subnets.iter().find(|subnet| !subnet.net.contains(&subnet.gateway)) {
+        return refuse("gateway", subnet.gateway.to_string(), "give an address of the subnet");
+    }
+    let other_family = |peer: &&Peer| peer.vtep.is_ipv4() != overlay.local.is_ipv4();
+    if let Some(peer) = overlay.peers.values().find(other_family) {
+        return refuse("vtep", peer.vtep.to_string(), "the VTEPs of a network are of one address family");
+    }
+    Ok(())
+}

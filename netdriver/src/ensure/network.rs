@@ -1,0 +1,196 @@
+//! One network: its namespace with bridge and VXLAN device, and its entries for remote endpoints.
+
+use std::collections::BTreeMap;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
+
+use super::{carry_out, check_key, failure, report};
+use crate::desired::{NetworkKey, Overlay, SandboxKey};
+use crate::driver::overlay;
+use crate::error::Error;
+use crate::model::{Namespace, Place, World};
+use crate::observe::{self, Look};
+use crate::plan::{Action, Change, LinkChange, plan};
+use crate::report::{Report, Subject};
+use crate::site::{self, Sites};
+use crate::{Netdriver, address, apply, name};
+
+type Done = (Vec<Action>, Vec<Error>);
+
+impl Netdriver {
+    /// `thorough` also looks at the network's ports, and removes those that lead to no sandbox.
+    pub(super) async fn ensure_network(&self, key: &NetworkKey, overlay: &Overlay, thorough: bool) -> Report {
+        let subject = Subject::Network(key.clone());
+        let checked = check_key("network", key.as_str()).and_then(|()| overlay::validate(overlay));
+        if let Err(error) = checked {
+            return failure(&subject, error);
+        }
+        let result = match thorough {
+            true => self.make_network(key, overlay).await,
+            false => match self.update_entries(key, overlay).await {
+                Ok(Some(done)) => Ok(done),
+                Ok(None) | Err(_) => self.make_network(key, overlay).await,
+            },
+        };
+        match result {
+            Ok((done, errors)) => {
+                let errors = errors.into_iter().map(|error| explain(overlay, error)).collect();
+                report(&subject, (done, errors))
+            }
+            Err(error) => failure(&subject, error),
+        }
+    }
+
+    /// Brings the entries about beside sandboxes being attached. `None` if the frame is not in order.
+    async fn update_entries(&self, key: &NetworkKey, overlay: &Overlay) -> Result<Option<Done>, Error> {
+        let state = self.networks.lease(key);
+        let frame = state.frame.read().await;
+        let Some(mtu) = *frame else { return Ok(None) };
+        let _entries = state.entries.lock().await;
+        let mut sites = Sites::new(&self.config);
+        let place = Place::Network(key.clone());
+        let devices = Look::Devices(&[name::BRIDGE, name::VXLAN]);
+        let Some(found) = look(&mut sites, &place, devices).await? else { return Ok(None) };
+        let mtu = overlay.mtu.map_or(mtu, u32::from);
+        let actions = plan(&one(&place, overlay::frame(overlay, mtu)), &one(&place, found));
+        if !actions.iter().all(Action::is_entry) {
+            return Ok(None);
+        }
+        let outcome = apply::apply(&mut sites, actions).await;
+        Ok(Some((outcome.done, outcome.errors)))
+    }
+
+    /// Brings all of a network about, while no sandbox is being attached.
+    async fn make_network(&self, key: &NetworkKey, overlay: &Overlay) -> Result<Done, Error> {
+        let state = self.networks.lease(key);
+        let mut frame = state.frame.write().await;
+        *frame = None;
+        let mut sites = Sites::new(&self.config);
+        let mtu = mtu(&mut sites, overlay).await?;
+        let place = Place::Network(key.clone());
+        let mut wanted = overlay::frame(overlay, mtu);
+        let found = match look(&mut sites, &place, Look::Whole).await? {
+            Some(found) => {
+                self.keep_ports(&found, &mut wanted)?;
+                one(&place, found)
+            }
+            None => World::new(),
+        };
+        let (done, errors) = carry_out(&mut sites, &one(&place, wanted), &found).await;
+        *frame = errors.iter().all(is_about_entry).then_some(mtu);
+        Ok((done, errors))
+    }
+
+    /// Ports of sandboxes that exist are theirs to judge. The directory is read after the ports were, so that a port
+    /// whose sandbox is just being made is not taken for a leftover.
+    fn keep_ports(&self, found: &Namespace, wanted: &mut Namespace) -> Result<(), Error> {
+        for place in site::list(&self.config.netns_dir)? {
+            let Place::Sandbox(key) = place else { continue };
+            let port = name::port(&key);
+            if let Some(link) = found.links.get(&port) {
+                wanted.links.insert(port, link.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The MTU of a network that is in order, if need be after making it.
+    pub(super) async fn network_for(
+        &self,
+        key: &NetworkKey,
+        overlay: &Overlay,
+        sandbox: &SandboxKey,
+        made: &mut Report,
+    ) -> Result<(), Error> {
+        if self.networks.lease(key).frame.read().await.is_some() {
+            return Ok(());
+        }
+        let report = self.ensure_network(key, overlay, false).await;
+        let cause = report.errors.iter().find(|(_, error)| !is_about_entry(error));
+        let cause = cause.map(|(_, error)| error.to_string());
+        made.absorb(report);
+        match cause {
+            Some(cause) => Err(Error::Network { network: key.clone(), cause }),
+            None => {
+                tracing::debug!(network = %key, %sandbox, "made for its first sandbox");
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn remove_network(&self, key: &NetworkKey) -> Report {
+        let subject = Subject::Network(key.clone());
+        match self.unmake_network(key).await {
+            Ok(done) => report(&subject, done),
+            Err(error) => failure(&subject, error),
+        }
+    }
+
+    async fn unmake_network(&self, key: &NetworkKey) -> Result<Done, Error> {
+        check_key("network", key.as_str())?;
+        let state = self.networks.lease(key);
+        let mut frame = state.frame.write().await;
+        *frame = None;
+        let mut sites = Sites::new(&self.config);
+        let place = Place::Network(key.clone());
+        let found = match look(&mut sites, &place, Look::Whole).await? {
+            Some(found) => one(&place, found),
+            // A file that is no namespace goes, too.
+            None if sites.path(&place).exists() => one(&place, Namespace::default()),
+            None => World::new(),
+        };
+        let done = carry_out(&mut sites, &World::new(), &found).await;
+        drop(frame);
+        Ok(done)
+    }
+}
+
+fn one(place: &Place, namespace: Namespace) -> World {
+    BTreeMap::from([(place.clone(), namespace)])
+}
+
+async fn look(sites: &mut Sites<'_>, place: &Place, look: Look<'_>) -> Result<Option<Namespace>, Error> {
+    let Some(site) = sites.enter(place).await? else { return Ok(None) };
+    let view = observe::read(site, place, look).await.map_err(Error::read(place.to_string()))?;
+    Ok(Some(view.namespace))
+}
+
+/// The inner MTU: as wished, or what the device with the VTEP's address leaves.
+async fn mtu(sites: &mut Sites<'_>, overlay: &Overlay) -> Result<u32, Error> {
+    let local = overlay.local;
+    let no_underlay = || Error::NoUnderlay { local };
+    let host = sites.enter(&Place::Host).await?.ok_or_else(no_underlay)?;
+    let read = || async {
+        for message in host.netlink.dump(address::dump()).await? {
+            let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+            if let Some((index, net)) = address::parse(&message)
+                && net.addr() == local
+            {
+                let seen = host.netlink.get(crate::link::get_index(index)).await?;
+                return Ok(seen.iter().find_map(site::parse).and_then(|seen| seen.link.mtu));
+            }
+        }
+        Ok(None)
+    };
+    let underlay = read().await.map_err(Error::read("the host's addresses"))?.ok_or_else(no_underlay)?;
+    Ok(overlay.mtu.map_or_else(|| overlay::inner_mtu(underlay, local), u32::from))
+}
+
+fn is_about_entry(error: &Error) -> bool {
+    matches!(error, Error::Action { action, .. } if action.is_entry())
+}
+
+/// Two refusals that only the whole picture explains.
+fn explain(overlay: &Overlay, error: Error) -> Error {
+    let Error::Action { action, cause } = &error else { return error };
+    let Change::Link { name, change } = &action.change else { return error };
+    let (vni, port) = (overlay.vni, overlay.port);
+    match (change, cause.errno()) {
+        (LinkChange::Create { .. }, Some(Errno::EEXIST)) if name == name::VXLAN => {
+            Error::VniTaken { vni, port }
+        }
+        (LinkChange::Create { .. } | LinkChange::Up, Some(Errno::EADDRINUSE)) => Error::PortTaken { port },
+        _ => error,
+    }
+}

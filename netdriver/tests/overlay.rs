@@ -1,0 +1,164 @@
+//! Overlays on a real kernel: reach, isolation, convergence, removal.
+
+mod lab;
+
+use lab::*;
+use netdriver::{Desired, Scope};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sandboxes_on_two_hosts_reach_each_other_by_ipv4_and_ipv6() {
+    let (hosts, _switch) = hosts(2).await;
+    let desired = joined(&hosts, "red", 9);
+    for (host, desired) in hosts.iter().zip(&desired) {
+        ensure_all(host, desired).await;
+    }
+    assert!(hosts[0].ping("t0", "10.9.0.11") && hosts[1].ping("t1", "10.9.0.10"), "IPv4");
+    assert!(hosts[0].ping("t0", "fd00:9::11") && hosts[1].ping("t1", "fd00:9::10"), "IPv6");
+    assert!(
+        hosts[0].ping("t0", "10.9.0.1") && hosts[0].ping("t0", "fd00:9::1"),
+        "the gateway, on the node itself"
+    );
+    let whole_packet = "ping -c 1 -W 1 -M do -s 1422 10.9.0.11";
+    assert!(hosts[0].in_sandbox("t0", whole_packet).status.success(), "1450 bytes fit");
+    assert!(
+        !hosts[0].in_sandbox("t0", &whole_packet.replace("1422", "1423")).status.success(),
+        "1451 do not"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ipv6_underlay_carries_both_families() {
+    let (mut hosts, _switch) = hosts(2).await;
+    for (number, host) in hosts.iter_mut().enumerate() {
+        host.vtep = format!("fd77::{}", number + 1).parse().unwrap();
+    }
+    let desired = joined(&hosts, "red", 9);
+    for (host, desired) in hosts.iter().zip(&desired) {
+        ensure_all(host, desired).await;
+    }
+    assert!(hosts[0].ping("t0", "10.9.0.11") && hosts[0].ping("t0", "fd00:9::11"));
+    let link = succeeded(&hosts[0].in_sandbox("t0", "ip link show eth0"));
+    assert!(link.contains("mtu 1430"), "70 bytes less than the underlay: {link}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn networks_are_isolated_from_each_other() {
+    let (hosts, _switch) = hosts(2).await;
+    let red = joined(&hosts, "red", 9);
+    // The same subnet under another VNI, and a second network on both hosts.
+    let mut blue = joined(&hosts, "blue", 9);
+    for desired in &mut blue {
+        desired.networks.values_mut().for_each(|overlay| overlay.vni = 77);
+    }
+    ensure_all(&hosts[0], &red[0]).await;
+    ensure_all(&hosts[1], &blue[1]).await;
+    assert!(!hosts[0].ping("t0", "10.9.0.11"));
+    ensure_all(&hosts[1], &red[1]).await;
+    assert!(hosts[0].ping("t0", "10.9.0.11"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_peer_is_known_for_leaves_no_host() {
+    let (hosts, switch) = hosts(2).await;
+    let mut desired = joined(&hosts, "red", 9);
+    desired[0].networks.values_mut().for_each(|overlay| overlay.peers.clear());
+    ensure_all(&hosts[0], &desired[0]).await;
+    ensure_all(&hosts[1], &desired[1]).await;
+    let sent = || succeeded(&switch.inside("cat /sys/class/net/h1/statistics/rx_packets"));
+    // The host's own chatter (neighbour discovery on the underlay) has to end first.
+    let before = sent();
+    assert!(!hosts[0].ping("t0", "10.9.0.11") && !hosts[0].ping("t0", "fd00:9::11"));
+    let vxlan = succeeded(&hosts[0].in_network("red", "cat /sys/class/net/vx0/statistics/tx_bytes"));
+    assert_eq!(
+        vxlan.trim(),
+        "0",
+        "nothing went into the tunnel (underlay before {before}, after {})",
+        sent()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_ensure_changes_nothing() {
+    let (mut hosts, _switch) = hosts(1).await;
+    let mut desired = joined(&hosts, "red", 9).remove(0);
+    desired
+        .networks
+        .values_mut()
+        .for_each(|overlay| overlay.peers.extend([peer(9, 500, "192.168.77.9".parse().unwrap())]));
+    desired.sandboxes.values_mut().for_each(|sandbox| sandbox.outbound = true);
+    let first = ensure_all(&hosts[0], &desired).await;
+    assert!(!first.is_empty());
+    for scope in [Scope::All, Scope::network("red"), Scope::sandbox("t0"), Scope::All] {
+        assert_eq!(ensure(&hosts[0], &desired, scope.clone()).await, [""; 0], "{scope:?}");
+    }
+    hosts[0].restart().await;
+    for scope in [Scope::sandbox("t0"), Scope::network("red"), Scope::All] {
+        assert_eq!(ensure(&hosts[0], &desired, scope.clone()).await, [""; 0], "restarted, {scope:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removal_leaves_no_trace() {
+    let (hosts, _switch) = hosts(1).await;
+    let host = &hosts[0];
+    let before = host.traces();
+    let mut desired = joined(&hosts, "red", 9).remove(0);
+    desired.sandboxes.values_mut().for_each(|sandbox| sandbox.outbound = true);
+
+    ensure_all(host, &desired).await;
+    assert_ne!(host.traces(), before);
+    ensure_all(host, &Desired::default()).await;
+    assert_eq!(host.traces(), before, "by a pass over the node");
+
+    ensure(host, &desired, Scope::sandbox("t0")).await;
+    ensure(host, &Desired::default(), Scope::sandbox("t0")).await;
+    ensure(host, &Desired::default(), Scope::network("red")).await;
+    assert_eq!(host.traces(), before, "part by part");
+
+    let again = ensure(host, &Desired::default(), Scope::network("red")).await;
+    assert!(again.is_empty(), "removing what is missing is success");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_follow_the_wish_by_differences() {
+    let (hosts, _switch) = hosts(1).await;
+    let host = &hosts[0];
+    let mut desired = joined(&hosts, "red", 9).remove(0);
+    let vtep = "192.168.77.9".parse().unwrap();
+    let red = desired.networks.values_mut().next().unwrap();
+    red.peers = (0..1000).map(|n| peer(9, 1000 + n, vtep)).collect();
+    ensure_all(host, &desired).await;
+    let count = |what: &str| {
+        succeeded(&host.in_network("red", what)).lines().filter(|l| l.contains("02:42:0a:09")).count()
+    };
+    assert_eq!(count("bridge fdb show dev vx0"), 1000);
+    assert_eq!(count("ip -4 neigh show dev vx0 nud permanent"), 1000);
+    assert_eq!(count("ip -6 neigh show dev vx0 nud permanent"), 1000);
+
+    // One goes, one moves, one comes.
+    let red = desired.networks.values_mut().next().unwrap();
+    red.peers.pop_first();
+    red.peers.first_entry().unwrap().get_mut().vtep = "192.168.77.8".parse().unwrap();
+    red.peers.extend([peer(9, 5000, vtep)]);
+    let changes = ensure(host, &desired, Scope::network("red")).await;
+    assert_eq!(changes.len(), 3 + 1 + 3, "{changes:?}");
+    let moved = succeeded(&host.in_network("red", "bridge fdb show dev vx0"));
+    assert_eq!(moved.matches("dst 192.168.77.8").count(), 1);
+    assert_eq!(moved.matches("dst 192.168.77.9").count(), 999);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_cannot_take_another_tasks_traffic() {
+    let (hosts, _switch) = hosts(2).await;
+    let mut desired = joined(&hosts, "red", 9);
+    let thief = netdriver::Sandbox { attachments: vec![attachment("red", 9, 200)], outbound: false };
+    desired[0].sandboxes.insert("thief".into(), thief);
+    for (host, desired) in hosts.iter().zip(&desired) {
+        ensure_all(host, desired).await;
+    }
+    let victim = "02:42:0a:09:00:0a";
+    succeeded(&hosts[0].in_sandbox("thief", &format!("ip link set eth0 down address {victim}")));
+    succeeded(&hosts[0].in_sandbox("thief", "ip link set eth0 up"));
+    hosts[0].ping("thief", "10.9.0.1");
+    assert!(hosts[1].ping("t1", "10.9.0.10"), "the victim still gets its frames");
+}
