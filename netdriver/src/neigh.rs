@@ -109,8 +109,7 @@ pub fn parse(message: &NeighbourMessage) -> Option<Entry> {
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(octets) => mac = octets.as_slice().try_into().ok().map(Mac),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => target = Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => target = Some(IpAddr::V6(*v6)),
+            NeighbourAttribute::Destination(address) => target = read_address(address),
             NeighbourAttribute::Controller(_) => bridged = true,
             _ => {}
         }
@@ -122,6 +121,19 @@ pub fn parse(message: &NeighbourMessage) -> Option<Entry> {
         AddressFamily::Inet | AddressFamily::Inet6 if state == NeighbourState::Permanent => {
             Some(Entry::Neighbour { index, address: target?, mac })
         }
+        _ => None,
+    }
+}
+
+/// The message's family says how to read an address, except that of a VTEP, whose length says it.
+fn read_address(address: &NeighbourAddress) -> Option<IpAddr> {
+    match address {
+        NeighbourAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        NeighbourAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        NeighbourAddress::Other(octets) => match octets.len() {
+            4 => <[u8; 4]>::try_from(octets.as_slice()).ok().map(IpAddr::from),
+            _ => <[u8; 16]>::try_from(octets.as_slice()).ok().map(IpAddr::from),
+        },
         _ => None,
     }
 }
