@@ -147,13 +147,22 @@ impl Host {
 
     /// Starts `swarmd` without waiting.
     pub fn launch(&self) {
-        let mut command = self.command(&program("swarmd"));
-        command.arg("--data-root").arg(self.data_root()).arg("--exec-root").arg(self.exec_root());
-        command.args(["--host", &self.socket(), "--hostname", &self.name]);
-        command.args(["--insecure-registry", registry::ADDRESS]);
-        command.args(["--cgroup-parent", &format!("/{}", self.cgroup())]);
-        command.args(["--log-level", "debug"]);
+        let (data, exec) = (self.data_root().display().to_string(), self.exec_root().display().to_string());
+        let cgroup = format!("/{}", self.cgroup());
+        self.launch_with(
+            &[
+                &["--data-root", &data, "--exec-root", &exec, "--cgroup-parent", &cgroup][..],
+                &["--host", &self.socket(), "--hostname", &self.name, "--log-level", "debug"],
+                &["--insecure-registry", registry::ADDRESS],
+            ]
+            .concat(),
+        );
+    }
 
+    /// Starts `swarmd` with these arguments and no other.
+    pub fn launch_with(&self, arguments: &[&str]) {
+        let mut command = self.command(&program("swarmd"));
+        command.args(arguments);
         let mut daemon = self.daemon();
         assert!(daemon.is_none(), "swarmd of {} runs already", self.name);
         *daemon = Some(start_logged(&mut command, &self.log("swarmd.log")));
@@ -192,9 +201,22 @@ impl Host {
         let mut daemon = daemon.unwrap_or_else(|| panic!("swarmd of {} does not run", self.name));
         let pid = Pid::from_raw(daemon.id() as i32);
         kill(pid, signal).unwrap_or_else(|error| panic!("cannot signal swarmd of {}: {error}", self.name));
-        wait(&format!("swarmd of {} to end after {signal}", self.name), READY, || match daemon.try_wait() {
+        self.reap(&mut daemon)
+    }
+
+    /// Waits until a `swarmd` that ends by itself has.
+    #[track_caller]
+    pub fn wait_exit(&self) -> ExitStatus {
+        let daemon = self.daemon().take();
+        let mut daemon = daemon.unwrap_or_else(|| panic!("swarmd of {} does not run", self.name));
+        self.reap(&mut daemon)
+    }
+
+    #[track_caller]
+    fn reap(&self, daemon: &mut Child) -> ExitStatus {
+        wait(&format!("swarmd of {} to end", self.name), READY, || match daemon.try_wait() {
             Ok(Some(status)) => Ok(status),
-            Ok(None) => Err(format!("process {pid} runs")),
+            Ok(None) => Err(format!("process {} runs", daemon.id())),
             Err(error) => Err(error.to_string()),
         })
     }

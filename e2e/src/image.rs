@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -135,6 +135,32 @@ pub(crate) fn web(layer: &Layer, version: &str) -> Image {
     }));
     let layer = Blob { digest: layer.blob.digest.clone(), data: layer.blob.data.clone() };
     Image { index, manifest, config, layer }
+}
+
+/// Writes `image` as an archive in the OCI layout (image-spec, image-layout.md) under the name `reference`.
+pub(crate) fn archive(image: &Image, reference: &str, scratch: &Path) -> PathBuf {
+    let file = scratch.join("image.tar");
+    lay_out(image, reference, &scratch.join("layout"))
+        .unwrap_or_else(|error| panic!("cannot make {}: {error}", file.display()));
+    run(
+        "tar",
+        &["-C", &scratch.join("layout").display().to_string(), "-cf", &file.display().to_string(), "."],
+    )
+    .ok();
+    file
+}
+
+fn lay_out(image: &Image, reference: &str, layout: &Path) -> std::io::Result<()> {
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    for blob in [&image.manifest, &image.config, &image.layer] {
+        fs::write(blobs.join(blob.digest.trim_start_matches("sha256:")), &blob.data)?;
+    }
+    let mut entry = native(&image.manifest);
+    entry["annotations"] = json!({ "io.containerd.image.name": reference });
+    let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+    fs::write(layout.join("index.json"), index.to_string())?;
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
 }
 
 fn native(manifest: &Blob) -> Value {

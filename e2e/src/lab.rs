@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::clean;
 use crate::command::run;
 use crate::host::Host;
+use crate::image;
 use crate::registry::{self, Registry};
 
 /// What every host of a lab shares.
@@ -94,6 +95,15 @@ impl Lab {
     /// The reference of `name` in the lab's registry, whether it exists or not.
     pub fn image(&self, name: &str) -> String {
         format!("{}/{name}", registry::ADDRESS)
+    }
+
+    /// Makes an archive with version 2 of the image, named `reference`, as `image load` takes it.
+    pub fn archive(&self, reference: &str) -> PathBuf {
+        let scratch = self.site.folder.join("archive");
+        fs::create_dir_all(&scratch)
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", scratch.display()));
+        let layer = image::layer(&scratch);
+        image::archive(&image::web(&layer, "2"), reference, &scratch)
     }
 
     /// Leaves everything running when the lab is dropped, until `clean::remove` of its name.

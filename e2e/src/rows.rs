@@ -45,6 +45,7 @@ pub struct TaskRow {
     pub id: String,
     /// `<service>.<slot>`, or `<service>.<node id>` for a global service.
     pub name: String,
+    pub image: String,
     /// Hostname of the node; empty until one is chosen.
     pub node: String,
     pub desired_state: String,
