@@ -1,6 +1,6 @@
 //! What benchmarks share: medians, and a table with ratios.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Each figure is the median of this many.
 pub const RUNS: usize = 5;
@@ -24,17 +24,16 @@ pub fn seconds(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Seconds of processor time, user and system, that the processes have used so far.
-pub fn cpu_seconds(pids: impl IntoIterator<Item = i32>) -> f64 {
-    pids.into_iter().filter_map(cpu_of).map(|used| used.as_secs_f64()).sum()
-}
-
-fn cpu_of(pid: i32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    // Fields 14 and 15 of the line, in ticks of which Linux shows 100 a second.
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * 10))
+/// Seconds that all processors of the machine were busy since boot. Counts everything that a contender causes,
+/// also in short-lived children; the machine must be otherwise idle.
+pub fn busy_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<u64> = ticks.filter_map(|field| field.parse().ok()).collect();
+    // user, nice, system, then idle and iowait, then irq and softirq; Linux shows 100 ticks a second.
+    let busy: u64 =
+        ticks.iter().enumerate().filter(|(at, _)| matches!(at, 0..=2 | 5..=6)).map(|(_, ticks)| ticks).sum();
+    busy as f64 / 100.0
 }
 
 /// Lines of `what | ours | theirs | ours / theirs`, printed as they come.

@@ -26,7 +26,8 @@ httpd -f -p ${PORT:-80} -h /www & wait
 
 const PAGE: &str = "#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n'
-echo \"hostname=$(hostname) version=$VERSION client=$REMOTE_ADDR\"
+client=${REMOTE_ADDR#[} && client=${client#::ffff:} && client=${client%]}
+echo \"hostname=$(hostname) version=$VERSION client=$client\"
 ";
 
 pub(crate) struct Blob {

@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod clean;
 mod command;
+mod contender;
 mod host;
 mod image;
 mod lab;
@@ -25,10 +26,11 @@ mod wait;
 mod watch;
 
 pub use command::Output;
+pub use contender::{Contender, Ours};
 pub use host::Host;
 pub use lab::Lab;
 pub use ping::{Ping, PingReport};
-pub use process::resident_kib;
+pub use process::{resident_kib, running_program};
 pub use rows::{NetworkRow, NodeRow, ServiceRow, TaskRow};
 pub use swarm::PATIENCE;
 pub use task::Inside;

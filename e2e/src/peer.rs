@@ -7,80 +7,42 @@ use crate::command::{Output, run, start_logged};
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::registry;
-use crate::swarm::PATIENCE;
 use crate::wait::wait;
 
-/// A swarm of dockerd, one on each host of a lab; the first host is the manager.
+/// A swarm of dockerd, one on each host of a lab.
 #[derive(Debug)]
 pub struct Peer<'a> {
+    pub(crate) lab: &'a Lab,
     daemons: Vec<Daemon<'a>>,
 }
 
 #[derive(Debug)]
 pub struct Daemon<'a> {
-    pub host: &'a Host,
+    host: &'a Host,
     process: Child,
 }
 
 impl<'a> Peer<'a> {
-    pub fn form(lab: &'a Lab) -> Self {
+    /// Forms a swarm: the first `managers` hosts are managers, the others workers.
+    pub fn form(lab: &'a Lab, managers: usize) -> Self {
         let daemons: Vec<_> = lab.hosts().iter().map(Daemon::start).collect();
         daemons.iter().for_each(Daemon::wait_ready);
-        let peer = Self { daemons };
 
-        let first = peer.manager();
-        let addr = first.host.addr().to_string();
-        first.docker(&["swarm", "init", "--advertise-addr", &addr]).ok();
-        let token = first.docker(&["swarm", "join-token", "-q", "worker"]).ok();
-        for daemon in peer.daemons.iter().skip(1) {
-            daemon.docker(&["swarm", "join", "--token", &token, &format!("{addr}:2377")]).ok();
+        let addr = lab.host(1).addr().to_string();
+        daemons[0].docker(&["swarm", "init", "--advertise-addr", &addr]).ok();
+        let token = |role: &str| daemons[0].docker(&["swarm", "join-token", "-q", role]).ok();
+        let (manager, worker) = (token("manager"), token("worker"));
+        for (number, daemon) in daemons.iter().enumerate().skip(1) {
+            let token = if number < managers { &manager } else { &worker };
+            let own = daemon.host.addr().to_string();
+            let join = ["swarm", "join", "--advertise-addr", &own, "--token", token, &format!("{addr}:2377")];
+            daemon.docker(&join).ok();
         }
-        peer
-    }
-
-    pub fn manager(&self) -> &Daemon<'a> {
-        &self.daemons[0]
+        Self { lab, daemons }
     }
 
     pub fn daemons(&self) -> &[Daemon<'a>] {
         &self.daemons
-    }
-
-    /// Waits until `service` has `count` running tasks.
-    #[track_caller]
-    pub fn wait_running(&self, service: &str, count: usize) {
-        let bound = PATIENCE * 5;
-        wait(&format!("{count} tasks of the peer's {service}"), bound, || {
-            let running = self.running(service).len();
-            if running == count { Ok(()) } else { Err(format!("{running} run")) }
-        });
-    }
-
-    /// Ids of the running tasks.
-    pub fn running(&self, service: &str) -> Vec<String> {
-        let wanted = &[
-            "service",
-            "ps",
-            "-f",
-            "desired-state=running",
-            "--format",
-            "{{.ID}} {{.CurrentState}}",
-            service,
-        ];
-        let rows = self.manager().docker(wanted);
-        let rows = rows.stdout.lines().filter_map(|row| row.split_once(' '));
-        rows.filter(|(_, state)| state.starts_with("Running")).map(|(id, _)| id.to_owned()).collect()
-    }
-
-    /// Removes `service` and waits until no container of any host is left.
-    #[track_caller]
-    pub fn remove_service(&self, service: &str) {
-        self.manager().docker(&["service", "rm", service]).ok();
-        wait("the peer's containers to go", PATIENCE * 2, || {
-            let left: usize =
-                self.daemons.iter().map(|daemon| daemon.docker(&["ps", "-aq"]).stdout.lines().count()).sum();
-            if left == 0 { Ok(()) } else { Err(format!("{left} are left")) }
-        });
     }
 }
 
@@ -103,10 +65,6 @@ impl<'a> Daemon<'a> {
 
     fn socket(host: &Host) -> String {
         format!("unix://{}/docker.sock", host.folder().display())
-    }
-
-    pub fn pid(&self) -> i32 {
-        self.process.id() as i32
     }
 
     pub fn docker(&self, arguments: &[&str]) -> Output {

@@ -94,6 +94,12 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// The processes with the program name `program` that name `text` in their command line.
+pub fn running_program(program: &str, text: &str) -> Vec<i32> {
+    let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    naming(text).into_iter().filter(|pid| name(pid).trim() == program).collect()
+}
+
 /// Resident memory of a process in KiB.
 pub fn resident_kib(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -1,8 +1,10 @@
 //! The inside of a running task, reached by its process id: the bench's stand-in for `exec`.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::command::{Output, run, run_inside};
+use crate::command::{self, Output, run_inside, run_within};
 use crate::host::Host;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +36,13 @@ impl Inside {
 
     /// Runs a script of the image's shell inside the container: its files, its processes, its names.
     pub fn sh(self, script: &str) -> Output {
+        self.sh_within(command::BOUND, script)
+    }
+
+    fn sh_within(self, bound: Duration, script: &str) -> Output {
         let target = self.pid.to_string();
         let namespaces = ["--target", &target, "--mount", "--uts", "--ipc", "--net", "--pid"];
-        run("nsenter", &[&namespaces[..], &["--", "/bin/sh", "-ec", script]].concat())
+        run_within(bound, "nsenter", &[&namespaces[..], &["--", "/bin/sh", "-ec", script]].concat())
     }
 
     /// Whether one ping to `address` is answered within a second.
@@ -44,8 +50,9 @@ impl Inside {
         self.net("ping", &["-n", "-c1", "-W1", &address.to_string()]).succeeded()
     }
 
-    /// What the web server at `address` answers, asked from inside the container.
+    /// What the web server at `address` answers within five seconds, asked from inside the container.
     pub fn get(self, address: impl std::fmt::Display) -> Output {
-        self.sh(&format!("wget -qO- -T 5 http://{address}/"))
+        // Not by wget's own -T: it crashes in Debian's static busybox.
+        self.sh_within(Duration::from_secs(5), &format!("wget -qO- http://{address}/"))
     }
 }
