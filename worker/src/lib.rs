@@ -1,4 +1,200 @@
 //! What every node runs: the session with a manager, the tasks, their containers and networks.
+//!
+//! Decides nothing about where tasks run; managers do. What it was told survives the loss of every manager and a
+//! restart of this process: tasks go on as they are, and what became of them is told to the next manager.
 
+pub mod agent;
+mod backoff;
+pub mod description;
+mod logpublish;
 pub mod logs;
+pub mod network;
 pub mod runtime;
+mod task;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::model::{NodeId, TaskState};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use agent::{Dial, SessionView};
+
+use agent::db::{Change, Database};
+use agent::statuses::Statuses;
+use agent::{Agent, Parts};
+use description::Facts;
+use logpublish::LogPublisher;
+use network::{Kernel, Networks, Underlay};
+use runtime::Runtime;
+use task::{Instruction, Roster, Shared, Supervisor};
+
+/// Instructions on the way to the supervisor.
+const INSTRUCTIONS: usize = 16;
+/// How long a leaving node waits for a manager to hear that its tasks have ended.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// Containers that are made and started at once, unless configured.
+pub const PARALLEL_STARTS: usize = 8;
+
+pub struct Config {
+    pub node_id: NodeId,
+    pub hostname: String,
+    /// Of the engine, as constraints see them.
+    pub labels: BTreeMap<String, String>,
+    pub dial: Arc<dyn Dial>,
+    /// host:port of managers, for a node that remembers none.
+    pub managers: Vec<String>,
+    pub runtime: Arc<dyn Runtime>,
+    pub kernel: Arc<dyn Kernel>,
+    /// The local database is `<data_root>/worker/tasks.db`.
+    pub data_root: PathBuf,
+    /// This node's tunnel end point; none: the address from which it reaches its manager.
+    pub data_path_addr: Option<IpAddr>,
+    pub parallel_starts: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open the worker's state")]
+    Database(#[from] agent::db::Error),
+    #[error("cannot remove the node's networks")]
+    Network(#[from] network::Error),
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub tasks: usize,
+    pub tasks_running: usize,
+    /// Changes that the periodic look at the node's network had to make.
+    pub network_mended: u64,
+}
+
+/// The worker of this node. Dropping it without [`stop`](Worker::stop) leaves its parts running.
+pub struct Worker {
+    session: watch::Receiver<SessionView>,
+    roster: watch::Receiver<Roster>,
+    statuses: Statuses,
+    networks: Networks,
+    database: Database,
+    instructions: mpsc::Sender<Instruction>,
+    tracker: TaskTracker,
+    /// Ends the session alone.
+    stop_agent: CancellationToken,
+    /// Ends everything.
+    stop: CancellationToken,
+    writer: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Adopts what runs on this node and begins to look for a manager. Returns at once; must be called within a tokio
+    /// runtime.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let (database, remembered, writer) = Database::open(&config.data_root.join("worker"))?;
+        let description = description::describe(&config.hostname, config.labels, config.data_path_addr);
+        let facts = Arc::new(Facts { node_id: config.node_id.clone(), description });
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let stop_agent = stop.child_token();
+        let underlay = remembered.underlay.as_deref().and_then(Underlay::parse);
+        let (networks, network) =
+            Networks::new(config.kernel, config.node_id.clone(), underlay, stop.clone());
+        let statuses = Statuses::default();
+        let (roster_sender, roster) = watch::channel(Roster::new());
+        let (instructions, followed) = mpsc::channel(INSTRUCTIONS);
+        let (view, session) = watch::channel(SessionView::default());
+
+        let shared = Shared {
+            runtime: config.runtime.clone(),
+            networks: networks.clone(),
+            statuses: statuses.clone(),
+            database: database.clone(),
+            facts: facts.clone(),
+            starts: Arc::new(Semaphore::new(config.parallel_starts.max(1))),
+        };
+        let parts = Parts {
+            dial: config.dial,
+            facts,
+            data_path_addr: config.data_path_addr,
+            statuses: statuses.clone(),
+            instructions: instructions.clone(),
+            networks: networks.clone(),
+            logs: LogPublisher { node: config.node_id, runtime: config.runtime, roster: roster.clone() },
+            database: database.clone(),
+        };
+        let agent = Agent::new(parts, remembered.managers, &config.managers, view);
+        let (adopted, ready) = oneshot::channel();
+        tracker.spawn(network);
+        tracker.spawn(Supervisor::new(shared, roster_sender).run(
+            remembered.tasks,
+            followed,
+            adopted,
+            stop.clone(),
+        ));
+        let agent_stop = stop_agent.clone();
+        tracker.spawn(async move {
+            // A node that cannot see its containers yet must not promise anything.
+            if let Some(Ok(())) = agent_stop.run_until_cancelled(ready).await {
+                agent.run(agent_stop).await;
+            }
+        });
+        Ok(Self {
+            session,
+            roster,
+            statuses,
+            networks,
+            database,
+            instructions,
+            tracker,
+            stop_agent,
+            stop,
+            writer,
+        })
+    }
+
+    /// What the managers tell of this node and of themselves.
+    pub fn session(&self) -> watch::Receiver<SessionView> {
+        self.session.clone()
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats {
+            tasks: self.roster.borrow().len(),
+            tasks_running: self.statuses.count(TaskState::Running),
+            network_mended: self.networks.mended(),
+        }
+    }
+
+    /// Ends the worker and leaves its tasks as they are, for the next start to adopt.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        let Self { database, instructions, networks, writer, .. } = self;
+        drop((database, instructions, networks));
+        // It ends when everything is written.
+        let _ = writer.await;
+    }
+
+    /// Ends all tasks, tells a manager if one is there, and removes every trace of them, for a node that leaves.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        // The supervisor ends only with `stop`, which is called last.
+        let _ = self.instructions.send(Instruction::StopAll).await;
+        self.statuses.all_ended().await;
+        let _ = tokio::time::timeout(FAREWELL, self.statuses.all_told()).await;
+        self.stop_agent.cancel();
+        let (emptied, empty) = oneshot::channel();
+        let _ = self.instructions.send(Instruction::RemoveAll(emptied)).await;
+        let _ = empty.await;
+        let cleared = self.networks.clear().await;
+        let forgotten = self.database.write(vec![Change::Clear]).await;
+        self.stop().await;
+        cleared?;
+        forgotten?;
+        Ok(())
+    }
+}

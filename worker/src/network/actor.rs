@@ -1,0 +1,300 @@
+//! Owns the node's network: takes requests, brings the kernel along, answers.
+//!
+//! One pass over the kernel at a time; whatever comes in meanwhile is done together in the next one, so that many
+//! tasks that start at once cost few passes. A pass that failed for a network is repeated after a while; one that
+//! failed for a task's sandbox is answered, since the task's runner decides what then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use netdriver::Subject;
+use proto::model::{NetworkId, NodeId, TaskId};
+use proto::network::NetworkUpdate;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::kernel::{Kernel, Outcome};
+use super::state::{Dirty, State, Underlay};
+use super::wish::{Wish, network_key, sandbox_key};
+use super::{DirectoryError, Error};
+use crate::backoff::Backoff;
+
+/// How often the whole node is looked at.
+const AUDIT: Duration = Duration::from_secs(60);
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+
+type Reply = oneshot::Sender<Result<(), Error>>;
+
+pub(super) enum Request {
+    Keep(TaskId, Wish),
+    Attach(TaskId, Wish, Reply),
+    Detach(TaskId, Wish, Reply),
+    Begin(Underlay),
+    Update(Vec<NetworkUpdate>, oneshot::Sender<Result<(), DirectoryError>>),
+    Settle,
+    Clear(Reply),
+}
+
+pub(super) struct Actor {
+    kernel: Arc<dyn Kernel>,
+    state: State,
+    dirty: Dirty,
+    settled: bool,
+    mended: Arc<AtomicU64>,
+    /// Networks that were brought to what the present directory stream says.
+    applied: BTreeSet<NetworkId>,
+    /// Tasks whose sandbox exists.
+    made: BTreeSet<TaskId>,
+    attaching: BTreeMap<TaskId, (Wish, Reply)>,
+    detaching: BTreeMap<TaskId, Reply>,
+    clearing: Option<Reply>,
+    backoff: Backoff,
+    retry: Option<(Instant, Dirty)>,
+}
+
+/// One pass over the kernel, with what held when it began.
+struct Pass {
+    dirty: Dirty,
+    audit: bool,
+    making: BTreeSet<TaskId>,
+    removing: BTreeSet<TaskId>,
+    fresh: BTreeSet<NetworkId>,
+    clearing: bool,
+}
+
+impl Actor {
+    pub fn new(
+        kernel: Arc<dyn Kernel>,
+        own: NodeId,
+        underlay: Option<Underlay>,
+        mended: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            kernel,
+            state: State::new(own, underlay),
+            dirty: Dirty::default(),
+            settled: false,
+            mended,
+            applied: BTreeSet::new(),
+            made: BTreeSet::new(),
+            attaching: BTreeMap::new(),
+            detaching: BTreeMap::new(),
+            clearing: None,
+            backoff: RETRY,
+            retry: None,
+        }
+    }
+
+    pub async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>, stop: CancellationToken) {
+        let mut audit = interval_at(Instant::now() + AUDIT, AUDIT);
+        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut auditing = false;
+        let mut work: Option<(Pass, BoxFuture<'static, Outcome>)> = None;
+        loop {
+            while let Ok(request) = requests.try_recv() {
+                self.take(request);
+            }
+            if work.is_none() {
+                work = self.begin_pass(std::mem::take(&mut auditing));
+            }
+            let retry_at = self.retry.as_ref().map(|(at, _)| *at);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                request = requests.recv() => match request {
+                    Some(request) => self.take(request),
+                    None => return,
+                },
+                (pass, outcome) = finished(&mut work) => self.finish(pass, &outcome),
+                () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => self.retry(),
+                _ = audit.tick(), if self.settled => auditing = true,
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Keep(task, wish) => {
+                self.made.insert(task.clone());
+                self.state.insert(task, wish);
+            }
+            Request::Attach(task, wish, reply) => self.attach(task, wish, reply),
+            Request::Detach(task, wish, reply) => self.detach(task, &wish, reply),
+            Request::Begin(underlay) => self.begin_stream(underlay),
+            Request::Update(updates, reply) => {
+                let taken = updates.into_iter().try_for_each(|update| self.update(update));
+                let _ = reply.send(taken);
+                self.answer();
+            }
+            Request::Settle => {
+                self.settled = true;
+                self.dirty.all = true;
+            }
+            Request::Clear(reply) => {
+                self.state.clear();
+                self.dirty.all = true;
+                self.clearing = Some(reply);
+            }
+        }
+    }
+
+    fn attach(&mut self, task: TaskId, wish: Wish, reply: Reply) {
+        self.state.insert(task.clone(), wish.clone());
+        self.made.remove(&task);
+        let stale = wish.networks().filter(|id| !self.applied.contains(*id)).cloned();
+        self.dirty.networks.extend(stale);
+        self.dirty.tasks.insert(task.clone());
+        self.attaching.insert(task, (wish, reply));
+    }
+
+    fn detach(&mut self, task: TaskId, wish: &Wish, reply: Reply) {
+        self.state.remove(&task);
+        self.made.remove(&task);
+        self.attaching.remove(&task);
+        for network in wish.networks().filter(|id| !self.state.is_used(id)) {
+            self.applied.remove(network);
+            self.dirty.networks.insert(network.clone());
+        }
+        self.dirty.tasks.insert(task.clone());
+        self.detaching.insert(task, reply);
+    }
+
+    fn begin_stream(&mut self, underlay: Underlay) {
+        self.state.directory.begin();
+        self.applied.clear();
+        if self.state.underlay.replace(underlay) != Some(underlay) {
+            self.dirty.networks.extend(self.state.networks().into_keys().cloned());
+        }
+    }
+
+    fn update(&mut self, update: NetworkUpdate) -> Result<(), DirectoryError> {
+        let network = self.state.directory.apply(update)?;
+        if self.state.is_used(&network) {
+            self.dirty.networks.insert(network);
+        }
+        Ok(())
+    }
+
+    fn begin_pass(&mut self, auditing: bool) -> Option<(Pass, BoxFuture<'static, Outcome>)> {
+        let audit = auditing && self.dirty.is_empty();
+        self.dirty.all |= auditing;
+        let dirty = self.dirty.take(&self.state);
+        if dirty.is_empty() {
+            return None;
+        }
+        let covers = |task: &&TaskId| dirty.all || dirty.tasks.contains(*task);
+        let networks = self.state.networks().into_keys();
+        let fresh = networks.filter(|id| dirty.all || dirty.networks.contains(*id));
+        let fresh = fresh.filter(|id| self.state.directory.is_fresh(id)).cloned().collect();
+        let (kernel, desired, scope) = (self.kernel.clone(), self.state.desired(), dirty.scope());
+        let pass = Pass {
+            audit: audit && dirty.all,
+            making: self.state.tasks().filter(covers).cloned().collect(),
+            removing: self.detaching.keys().filter(covers).cloned().collect(),
+            fresh,
+            clearing: dirty.all && self.clearing.is_some(),
+            dirty,
+        };
+        Some((pass, Box::pin(async move { kernel.ensure(&desired, scope).await })))
+    }
+
+    fn finish(&mut self, pass: Pass, outcome: &Outcome) {
+        if pass.audit && outcome.changes > 0 {
+            tracing::warn!(changes = outcome.changes, "mended the node's network, which others had changed");
+            self.mended.fetch_add(outcome.changes as u64, Ordering::Relaxed);
+        }
+        for task in &pass.making {
+            self.finish_making(task, outcome);
+        }
+        for task in &pass.removing {
+            if let Some(reply) = self.detaching.remove(task) {
+                let _ = reply.send(sandbox_result(task, outcome));
+            }
+        }
+        let still_used = pass.fresh.iter().filter(|id| self.state.is_used(id));
+        self.applied.extend(still_used.cloned());
+        if pass.clearing && let Some(reply) = self.clearing.take() {
+            let failed = outcome.errors.first().map(|(subject, text)| format!("{subject}: {text}"));
+            let _ = reply.send(failed.map_or(Ok(()), |text| Err(Error::Kernel(text))));
+        }
+        self.repeat_later(&pass, outcome);
+        self.answer();
+    }
+
+    fn finish_making(&mut self, task: &TaskId, outcome: &Outcome) {
+        match sandbox_result(task, outcome) {
+            // It was detached or asked for again while the pass ran: then the next pass counts.
+            _ if self.detaching.contains_key(task) || self.dirty.tasks.contains(task) => {}
+            Ok(()) => {
+                self.made.insert(task.clone());
+            }
+            Err(error) => {
+                if let Some((_, reply)) = self.attaching.remove(task) {
+                    let _ = reply.send(Err(error));
+                }
+            }
+        }
+    }
+
+    /// What failed for a network or the node is tried again after a while.
+    fn repeat_later(&mut self, pass: &Pass, outcome: &Outcome) {
+        let mut failed = Dirty::default();
+        let covered = pass.dirty.networks.iter().chain(self.state.networks().into_keys());
+        let covered: BTreeSet<_> = covered.cloned().collect();
+        for (subject, error) in &outcome.errors {
+            tracing::warn!(%subject, error, "cannot bring the node's network about");
+            match subject {
+                Subject::Host | Subject::Gateway => failed.all |= self.settled,
+                Subject::Network(key) => {
+                    failed.networks.extend(covered.iter().filter(|id| network_key(id) == *key).cloned());
+                }
+                Subject::Sandbox(_) => {}
+            }
+        }
+        if failed.is_empty() {
+            self.backoff.reset();
+            return;
+        }
+        let (_, mut waiting) = self.retry.take().unwrap_or_else(|| (Instant::now(), Dirty::default()));
+        waiting.all |= failed.all;
+        waiting.networks.append(&mut failed.networks);
+        self.retry = Some((Instant::now() + self.backoff.delay(rand::random()), waiting));
+    }
+
+    fn retry(&mut self) {
+        if let Some((_, mut waiting)) = self.retry.take() {
+            self.dirty.all |= waiting.all;
+            self.dirty.networks.append(&mut waiting.networks);
+        }
+    }
+
+    /// Tells those whose sandbox is complete.
+    fn answer(&mut self) {
+        let (made, applied, directory) = (&self.made, &self.applied, &self.state.directory);
+        let complete = |task: &TaskId, wish: &Wish| {
+            made.contains(task) && wish.networks().all(|id| applied.contains(id) && directory.is_fresh(id))
+        };
+        for (_, (_, reply)) in self.attaching.extract_if(.., |task, (wish, _)| complete(task, wish)) {
+            let _ = reply.send(Ok(()));
+        }
+    }
+}
+
+async fn finished(work: &mut Option<(Pass, BoxFuture<'static, Outcome>)>) -> (Pass, Outcome) {
+    let Some((_, running)) = work else { return std::future::pending().await };
+    let outcome = running.await;
+    let (pass, _) = work.take().expect("it was there a moment ago");
+    (pass, outcome)
+}
+
+fn sandbox_result(task: &TaskId, outcome: &Outcome) -> Result<(), Error> {
+    let key = sandbox_key(task);
+    let concerns = |subject: &Subject| matches!(subject, Subject::Sandbox(k) if *k == key);
+    match outcome.errors.iter().find(|(subject, _)| concerns(subject)) {
+        Some((_, text)) => Err(Error::Kernel(text.clone())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,46 @@
+//! What stands between the worker and `netdriver`, so that tests can put something else there.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use netdriver::{Desired, Netdriver, SandboxKey, Scope, Subject};
+
+/// What came of one pass.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    pub changes: usize,
+    /// Whom each failure concerns, and its causes in one line.
+    pub errors: Vec<(Subject, String)>,
+}
+
+/// Brings the kernel to what is desired; see [`Netdriver::ensure`].
+#[async_trait]
+pub trait Kernel: Send + Sync + 'static {
+    async fn ensure(&self, desired: &Desired, scope: Scope) -> Outcome;
+
+    fn sandbox_path(&self, key: &SandboxKey) -> PathBuf;
+}
+
+#[async_trait]
+impl Kernel for Netdriver {
+    async fn ensure(&self, desired: &Desired, scope: Scope) -> Outcome {
+        let report = Self::ensure(self, desired, scope).await;
+        let errors = report.errors.iter().map(|(subject, error)| (subject.clone(), one_line(error)));
+        Outcome { changes: report.changes.len(), errors: errors.collect() }
+    }
+
+    fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {
+        Self::sandbox_path(self, key)
+    }
+}
+
+fn one_line(error: &netdriver::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}

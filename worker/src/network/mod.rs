@@ -1,0 +1,120 @@
+//! The node's network as its tasks need it: assignments and directory in, `netdriver::Desired` out.
+//!
+//! Decides when a task's sandbox counts as complete and what of the kernel may be touched; how the kernel is
+//! brought there is `netdriver`'s. A network exists here exactly while a task is attached to it.
+//!
+//! Invariant: once [`Networks::detach`] has succeeded, no address of the task is in this kernel any more.
+
+mod actor;
+mod directory;
+mod kernel;
+mod state;
+mod underlay;
+mod wish;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proto::model::{NodeId, TaskId};
+use proto::network::NetworkUpdate;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub use directory::Error as DirectoryError;
+pub use kernel::{Kernel, Outcome};
+pub use state::Underlay;
+pub use underlay::local_towards;
+pub use wish::{OverlayNetwork, Place, Wish};
+
+use actor::{Actor, Request};
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("network: {0}")]
+    Kernel(String),
+    #[error("network: this node is stopping")]
+    Stopped,
+}
+
+/// Speaks to the one actor that owns the node's network.
+#[derive(Clone)]
+pub struct Networks {
+    requests: mpsc::UnboundedSender<Request>,
+    kernel: Arc<dyn Kernel>,
+    mended: Arc<AtomicU64>,
+}
+
+impl Networks {
+    /// The handle, and the actor's run until `stop`. `underlay` is the last known one, if any.
+    pub fn new(
+        kernel: Arc<dyn Kernel>,
+        own: NodeId,
+        underlay: Option<Underlay>,
+        stop: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (requests, received) = mpsc::unbounded_channel();
+        let mended = Arc::<AtomicU64>::default();
+        let actor = Actor::new(kernel.clone(), own, underlay, mended.clone());
+        (Self { requests, kernel, mended }, actor.run(received, stop))
+    }
+
+    /// Where the namespace of a task is, whether it exists or not.
+    pub fn sandbox_path(&self, task: &TaskId) -> PathBuf {
+        self.kernel.sandbox_path(&wish::sandbox_key(task))
+    }
+
+    /// The task runs already: its sandbox stays as it is.
+    pub fn keep(&self, task: TaskId, wish: Wish) {
+        self.send(Request::Keep(task, wish));
+    }
+
+    /// Makes the task's sandbox. Resolves when it exists and its networks are what the managers say now; waits
+    /// for a manager if none is connected.
+    pub async fn attach(&self, task: TaskId, wish: Wish) -> Result<(), Error> {
+        self.ask(|reply| Request::Attach(task, wish, reply)).await?
+    }
+
+    /// Takes the sandbox away, and the networks that no other task here needs. Succeeds if there is none. An error
+    /// means that something may be left: ask again.
+    pub async fn detach(&self, task: TaskId, wish: Wish) -> Result<(), Error> {
+        self.ask(|reply| Request::Detach(task, wish, reply)).await?
+    }
+
+    /// A session began: its directory stream will tell everything anew.
+    pub fn begin(&self, underlay: Underlay) {
+        self.send(Request::Begin(underlay));
+    }
+
+    /// Takes what the directory stream told. An error means that the stream cannot be trusted any more.
+    pub async fn update(&self, updates: Vec<NetworkUpdate>) -> Result<(), DirectoryError> {
+        // A stopped actor needs no directory.
+        self.ask(|reply| Request::Update(updates, reply)).await.unwrap_or(Ok(()))
+    }
+
+    /// All tasks of this node are known: what nobody wants is removed, and the node is looked at periodically.
+    pub fn settle(&self) {
+        self.send(Request::Settle);
+    }
+
+    /// Removes everything.
+    pub async fn clear(&self) -> Result<(), Error> {
+        self.ask(Request::Clear).await?
+    }
+
+    /// Changes made so far by periodic passes that should have found nothing to do.
+    pub fn mended(&self) -> u64 {
+        self.mended.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, request: Request) {
+        // The actor is gone only while the worker stops; then nothing more is to be done.
+        let _ = self.requests.send(request);
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply));
+        answer.await.map_err(|_| Error::Stopped)
+    }
+}

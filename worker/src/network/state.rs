@@ -1,0 +1,153 @@
+//! What the node's network shall be: from the tasks' wishes and the directory to `netdriver::Desired`.
+//!
+//! Pure. Decides which parts may be touched: a network whose directory no manager has told yet (after a restart of
+//! this process) is left as the kernel has it, since an empty directory would cut its tasks off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use netdriver::{Desired, NetworkKey, Overlay, SandboxKey, Scope};
+use proto::model::{NetworkId, NodeId, TaskId};
+
+use super::directory::Directory;
+use super::wish::{OverlayNetwork, Wish, network_key, sandbox_key};
+
+/// The network below the overlays, as seen from this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Underlay {
+    /// This node's tunnel end point.
+    pub local: IpAddr,
+    /// UDP port of the tunnels.
+    pub port: u16,
+}
+
+impl Underlay {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (local, port) = text.split_once(' ')?;
+        Some(Self { local: local.parse().ok()?, port: port.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Underlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.local, self.port)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub own: NodeId,
+    pub underlay: Option<Underlay>,
+    pub directory: Directory,
+    wishes: BTreeMap<TaskId, Wish>,
+}
+
+impl State {
+    pub fn new(own: NodeId, underlay: Option<Underlay>) -> Self {
+        Self { own, underlay, directory: Directory::default(), wishes: BTreeMap::new() }
+    }
+
+    pub fn insert(&mut self, task: TaskId, wish: Wish) {
+        self.wishes.insert(task, wish);
+    }
+
+    pub fn remove(&mut self, task: &TaskId) {
+        self.wishes.remove(task);
+    }
+
+    pub fn clear(&mut self) {
+        self.wishes.clear();
+    }
+
+    pub fn tasks(&self) -> impl Iterator<Item = &TaskId> {
+        self.wishes.keys()
+    }
+
+    pub fn is_used(&self, network: &NetworkId) -> bool {
+        self.wishes.values().any(|wish| wish.networks().any(|id| id == network))
+    }
+
+    pub fn networks(&self) -> BTreeMap<&NetworkId, &OverlayNetwork> {
+        let places = self.wishes.values().flat_map(|wish| &wish.places);
+        places.map(|place| (&place.network.id, place.network.as_ref())).collect()
+    }
+
+    /// Every network in use is known, so looking at the whole node harms none.
+    pub fn is_complete(&self) -> bool {
+        let mut networks = self.wishes.values().flat_map(Wish::networks);
+        networks.all(|id| self.directory.is_known(id)) && (self.underlay.is_some() || !self.has_networks())
+    }
+
+    fn has_networks(&self) -> bool {
+        self.wishes.values().any(|wish| !wish.places.is_empty())
+    }
+
+    /// Whether the kernel may be brought to what is known of the network.
+    pub fn may_touch(&self, network: &NetworkId) -> bool {
+        !self.is_used(network) || (self.directory.is_known(network) && self.underlay.is_some())
+    }
+
+    /// Whether the sandbox can be made, or is to go.
+    pub fn may_make(&self, task: &TaskId) -> bool {
+        self.underlay.is_some() || self.wishes.get(task).is_none_or(|wish| wish.places.is_empty())
+    }
+
+    pub fn desired(&self) -> Desired {
+        let Some(underlay) = self.underlay else {
+            let plain = self.wishes.iter().filter(|(_, wish)| wish.places.is_empty());
+            let sandboxes = plain.map(|(task, wish)| (sandbox_key(task), wish.sandbox())).collect();
+            return Desired { networks: BTreeMap::new(), sandboxes };
+        };
+        let networks = self.networks();
+        let networks = networks.values().map(|network| (network.key(), self.overlay(network, underlay)));
+        let sandboxes = self.wishes.iter().map(|(task, wish)| (sandbox_key(task), wish.sandbox()));
+        Desired { networks: networks.collect(), sandboxes: sandboxes.collect() }
+    }
+
+    fn overlay(&self, network: &OverlayNetwork, underlay: Underlay) -> Overlay {
+        Overlay {
+            vni: network.vni,
+            port: underlay.port,
+            local: underlay.local,
+            subnets: network.subnets.clone(),
+            mtu: network.mtu,
+            internal: network.internal,
+            peers: self.directory.peers(&network.id, &self.own),
+        }
+    }
+}
+
+/// What is to be looked at in the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Dirty {
+    pub all: bool,
+    pub networks: BTreeSet<NetworkId>,
+    pub tasks: BTreeSet<TaskId>,
+}
+
+impl Dirty {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes out what can be done now.
+    pub fn take(&mut self, state: &State) -> Self {
+        if self.all && state.is_complete() {
+            return std::mem::take(self);
+        }
+        let networks: BTreeSet<_> = self.networks.extract_if(.., |id| state.may_touch(id)).collect();
+        let tasks: BTreeSet<_> = self.tasks.extract_if(.., |task| state.may_make(task)).collect();
+        Self { all: false, networks, tasks }
+    }
+
+    pub fn scope(&self) -> Scope {
+        if self.all {
+            return Scope::All;
+        }
+        let networks: BTreeSet<NetworkKey> = self.networks.iter().map(network_key).collect();
+        let sandboxes: BTreeSet<SandboxKey> = self.tasks.iter().map(sandbox_key).collect();
+        Scope::Only { networks, sandboxes }
+    }
+}

@@ -1,0 +1,114 @@
+//! After a restart: what the tasks that this node remembers are, seen from the containers that exist.
+//!
+//! Pure. Tasks that run go on without a manager. Those that were never started wait until a manager confirms them:
+//! their credentials are not remembered, and they may be gone from the swarm.
+
+use std::collections::BTreeMap;
+
+use proto::model::{TaskId, TaskState};
+use proto::wire;
+
+use super::assigned::Assigned;
+use super::step::{Container, Seen};
+use crate::runtime::{ContainerState, Status};
+
+/// What the node found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Go on at once.
+    pub known: Vec<(Assigned, Seen)>,
+    /// Wait for a manager's word.
+    pub dormant: BTreeMap<TaskId, (Assigned, Seen)>,
+    /// Containers of which nothing is remembered, by id.
+    pub unknown: BTreeMap<String, Status>,
+}
+
+pub fn find(remembered: Vec<(wire::Task, Option<wire::TaskStatus>)>, containers: Vec<ContainerState>) -> Found {
+    let mut found = Found::default();
+    found.unknown = containers.into_iter().map(|container| (container.id, container.status)).collect();
+    for (task, status) in remembered {
+        let id = task.id.clone();
+        let state = status.map_or(TaskState::New, |status| status.state().into());
+        let assigned = match Assigned::try_from(task) {
+            Ok(assigned) => assigned,
+            Err(error) => {
+                tracing::error!(task = id, %error, "a remembered task is not understood; a manager will tell it anew");
+                continue;
+            }
+        };
+        let seen = seen(state, found.unknown.remove(&id));
+        if goes_on(&seen) {
+            found.known.push((assigned, seen));
+        } else {
+            found.dormant.insert(assigned.id().clone(), (assigned, seen));
+        }
+    }
+    found
+}
+
+/// A task that may have been started, in this process or before, with the container that there is now.
+pub fn seen(state: TaskState, container: Option<Status>) -> Seen {
+    let remains = container.is_some();
+    let container = container.map_or(Container::Absent, Container::from);
+    let state = match state {
+        ended if ended.is_terminal() => ended,
+        TaskState::Starting | TaskState::Running => TaskState::Starting,
+        _ => TaskState::New,
+    };
+    let begun = state != TaskState::New || !matches!(container, Container::Absent | Container::Created);
+    // What was prepared is prepared again: the image is here, and the sandbox may be gone.
+    let container = if begun { container } else { Container::Absent };
+    Seen { state, container, network: begun || remains, remains, failure: None }
+}
+
+fn goes_on(seen: &Seen) -> bool {
+    seen.state >= TaskState::Starting || seen.container != Container::Absent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::runtime::Exit;
+    use crate::task::samples;
+
+    fn container(id: &str, status: Status) -> ContainerState {
+        ContainerState { id: id.into(), image: "nginx".into(), labels: BTreeMap::new(), status }
+    }
+
+    fn remembered(id: &str, state: Option<wire::TaskState>) -> (wire::Task, Option<wire::TaskStatus>) {
+        let status = state.map(|state| wire::TaskStatus { state: state.into(), ..Default::default() });
+        (samples::wire_task(id), status)
+    }
+
+    #[test]
+    fn sorts_tasks_by_what_became_of_them() {
+        let exit = Exit { code: 3, oom: false, at: SystemTime::UNIX_EPOCH };
+        let tasks = vec![
+            remembered("running", Some(wire::TaskState::Starting)),
+            remembered("exited", Some(wire::TaskState::Starting)),
+            remembered("rebooted", Some(wire::TaskState::Starting)),
+            remembered("ended", Some(wire::TaskState::Failed)),
+            remembered("prepared", None),
+            remembered("new", None),
+        ];
+        let containers = vec![
+            container("running", Status::Running { pid: 7 }),
+            container("exited", Status::Exited(exit.clone())),
+            container("rebooted", Status::Created),
+            container("prepared", Status::Created),
+            container("stranger", Status::Running { pid: 8 }),
+        ];
+        let found = find(tasks, containers);
+        let known: BTreeMap<_, _> =
+            found.known.into_iter().map(|(assigned, seen)| (assigned.id().to_string(), seen)).collect();
+        assert_eq!(known.keys().collect::<Vec<_>>(), ["ended", "exited", "rebooted", "running"]);
+        assert_eq!(known["running"].container, Container::Running { pid: 7 });
+        assert_eq!(known["exited"].container, Container::Exited(exit));
+        assert_eq!((known["rebooted"].state, known["ended"].state), (TaskState::Starting, TaskState::Failed));
+        assert_eq!(found.dormant.keys().map(TaskId::as_str).collect::<Vec<_>>(), ["new", "prepared"]);
+        assert!(found.dormant[&TaskId::from("prepared")].1.remains);
+        assert_eq!(found.unknown.keys().collect::<Vec<_>>(), ["stranger"]);
+    }
+}

@@ -1,0 +1,60 @@
+//! A task as a manager assigned it to this node, checked once.
+
+use proto::convert::{Error, Within};
+use proto::model::{Task, TaskId, TaskState};
+use proto::wire;
+
+use crate::network::Wish;
+
+#[derive(Debug, Clone)]
+pub struct Assigned {
+    pub task: Task,
+    pub wish: Wish,
+}
+
+impl Assigned {
+    pub fn id(&self) -> &TaskId {
+        &self.task.id
+    }
+
+    /// What the managers want of it now.
+    pub fn order(&self) -> Order {
+        // A task that has ended for the managers has lost its addresses: it must not go on here, whatever is desired.
+        let ended = self.task.status.state.is_terminal();
+        Order { stop: ended || self.task.desired > TaskState::Complete, ..Order::from(self.task.desired) }
+    }
+}
+
+impl TryFrom<wire::Task> for Assigned {
+    type Error = Error;
+
+    fn try_from(task: wire::Task) -> Result<Self, Error> {
+        let wish = Wish::read(&task.networks)?;
+        let task = Task::try_from(task).within("task")?;
+        Ok(Self { task, wish })
+    }
+}
+
+/// What is wanted of a task that this node has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Order {
+    /// It may start; else it is prepared and waits.
+    pub run: bool,
+    /// It must end.
+    pub stop: bool,
+    /// It is no longer assigned to this node: it ends and leaves nothing.
+    pub remove: bool,
+}
+
+impl Order {
+    pub fn ends(self) -> bool {
+        self.stop || self.remove
+    }
+}
+
+impl From<TaskState> for Order {
+    fn from(desired: TaskState) -> Self {
+        let run = matches!(desired, TaskState::Running | TaskState::Complete);
+        Self { run, stop: desired > TaskState::Complete, remove: false }
+    }
+}

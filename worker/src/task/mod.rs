@@ -1,0 +1,20 @@
+//! Runs the tasks that managers assign to this node.
+//!
+//! `supervisor` keeps one runner a task, `runner` drives it, `step` decides what comes next. What a container is
+//! made of follows from `container`, `mounts` and `template`.
+
+mod adopt;
+mod assigned;
+mod container;
+mod mounts;
+mod prepare;
+mod runner;
+#[cfg(test)]
+pub(crate) mod samples;
+mod step;
+mod supervisor;
+mod template;
+mod unsupported;
+
+pub use runner::Shared;
+pub use supervisor::{Instruction, Roster, Supervisor};

@@ -1,0 +1,310 @@
+//! Decides what is to be done next for one task: one transition a call.
+//!
+//! Pure: what is wanted and what is known go in, the next action comes out. Waiting, retrying and reporting are the
+//! runner's.
+//!
+//! Invariants: a container is started at most once; the network is gone before an end is reported, since the
+//! managers then give the task's addresses to others.
+
+use proto::model::TaskState;
+
+use super::assigned::Order;
+use crate::runtime::Exit;
+
+/// What is known of the task's container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Container {
+    Absent,
+    /// Made and not started, as far as is known.
+    Created,
+    Running {
+        pid: u32,
+    },
+    Exited(Exit),
+}
+
+/// What is known of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The last state of which anybody was told.
+    pub state: TaskState,
+    pub container: Container,
+    /// There may be a sandbox in the kernel.
+    pub network: bool,
+    /// There may be a container to remove.
+    pub remains: bool,
+    /// Why it cannot go on.
+    pub failure: Option<Failure>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// It could not be had on this node at all.
+    pub rejected: bool,
+    pub err: String,
+}
+
+impl Failure {
+    pub fn failed(err: impl Into<String>) -> Self {
+        Self { rejected: false, err: err.into() }
+    }
+
+    pub fn rejected(err: impl Into<String>) -> Self {
+        Self { rejected: true, err: err.into() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Tell the managers this state.
+    Report(TaskState),
+    /// Fetch the image, make the network, create the container.
+    Prepare,
+    Start,
+    /// Wait until the container ends or something else is wanted.
+    Watch,
+    /// Wait until something else is wanted.
+    Hold,
+    Stop,
+    /// Take the network away.
+    Detach,
+    /// Tell the managers that it has ended, and how.
+    End(Ending),
+    /// Remove the container.
+    Clean,
+    /// Nothing is left of it: remove its output and forget it.
+    Forget,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    Exited(Exit),
+    Stopped(Option<Exit>),
+    Failure(Failure),
+}
+
+impl Seen {
+    /// A task of which this node knows nothing yet.
+    pub fn new() -> Self {
+        Self {
+            state: TaskState::New,
+            container: Container::Absent,
+            network: false,
+            remains: false,
+            failure: None,
+        }
+    }
+
+    fn exit(&self) -> Option<Exit> {
+        match &self.container {
+            Container::Exited(exit) => Some(exit.clone()),
+            _ => None,
+        }
+    }
+
+    /// A process may be there: it runs, or its start was begun and nobody saw how that went.
+    fn may_run(&self) -> bool {
+        let begun = self.state == TaskState::Starting && self.container == Container::Created;
+        begun || matches!(self.container, Container::Running { .. })
+    }
+}
+
+pub fn step(order: Order, seen: &Seen) -> Step {
+    if seen.state.is_terminal() {
+        return dismantle(seen).unwrap_or(if order.remove { Step::Forget } else { Step::Hold });
+    }
+    if seen.failure.is_some() || order.ends() {
+        return end(order, seen);
+    }
+    match &seen.container {
+        Container::Running { .. } if seen.state < TaskState::Running => Step::Report(TaskState::Running),
+        Container::Running { .. } => Step::Watch,
+        Container::Exited(_) if seen.network => Step::Detach,
+        Container::Exited(exit) => Step::End(Ending::Exited(exit.clone())),
+        // It was started once, by a process before this one, and no container runs: it is never started again.
+        Container::Absent | Container::Created if seen.state >= TaskState::Starting => lost(seen),
+        Container::Absent if seen.state < TaskState::Accepted => Step::Report(TaskState::Accepted),
+        Container::Absent if seen.state < TaskState::Preparing => Step::Report(TaskState::Preparing),
+        Container::Absent => Step::Prepare,
+        Container::Created if seen.state < TaskState::Ready => Step::Report(TaskState::Ready),
+        Container::Created if order.run => Step::Start,
+        Container::Created => Step::Hold,
+    }
+}
+
+/// What is to be taken away before the task may be forgotten.
+fn dismantle(seen: &Seen) -> Option<Step> {
+    if seen.may_run() {
+        Some(Step::Stop)
+    } else if seen.network {
+        Some(Step::Detach)
+    } else {
+        seen.remains.then_some(Step::Clean)
+    }
+}
+
+fn end(order: Order, seen: &Seen) -> Step {
+    if seen.may_run() {
+        return Step::Stop;
+    }
+    if seen.network {
+        return Step::Detach;
+    }
+    // Nobody waits for the status of a task that is not assigned any more.
+    if order.remove {
+        return dismantle(seen).unwrap_or(Step::Forget);
+    }
+    match &seen.failure {
+        Some(failure) => Step::End(Ending::Failure(failure.clone())),
+        None => Step::End(Ending::Stopped(seen.exit())),
+    }
+}
+
+fn lost(seen: &Seen) -> Step {
+    if seen.network {
+        return Step::Detach;
+    }
+    Step::End(Ending::Failure(Failure::failed("task: its container is gone, the node may have been restarted")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RUN: Order = Order { run: true, stop: false, remove: false };
+    const READY: Order = Order { run: false, stop: false, remove: false };
+    const STOP: Order = Order { run: false, stop: true, remove: false };
+    const REMOVE: Order = Order { run: true, stop: false, remove: true };
+
+    fn exit(code: u32) -> Exit {
+        Exit { code, oom: false, at: SystemTime::UNIX_EPOCH }
+    }
+
+    /// What a step leads to if all goes well.
+    fn perform(step: &Step, seen: &mut Seen) {
+        match step {
+            Step::Report(state) => seen.state = *state,
+            Step::Prepare => {
+                (seen.container, seen.network, seen.remains) = (Container::Created, true, true);
+            }
+            Step::Start => (seen.state, seen.container) = (TaskState::Starting, Container::Running { pid: 1 }),
+            Step::Watch => seen.container = Container::Exited(exit(0)),
+            Step::Stop => seen.container = Container::Exited(exit(143)),
+            Step::Detach => seen.network = false,
+            Step::End(Ending::Exited(_)) => seen.state = TaskState::Complete,
+            Step::End(Ending::Stopped(_)) => seen.state = TaskState::Shutdown,
+            Step::End(Ending::Failure(_)) => seen.state = TaskState::Failed,
+            Step::Clean => (seen.container, seen.remains) = (Container::Absent, false),
+            Step::Hold | Step::Forget => {}
+        }
+    }
+
+    fn life(order: Order, mut seen: Seen) -> Vec<Step> {
+        let mut steps = Vec::new();
+        loop {
+            let next = step(order, &seen);
+            perform(&next, &mut seen);
+            steps.push(next);
+            if matches!(steps.last(), Some(Step::Hold | Step::Forget)) {
+                return steps;
+            }
+            assert!(steps.len() < 20, "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_runs_once_from_end_to_end() {
+        let expected = [
+            Step::Report(TaskState::Accepted),
+            Step::Report(TaskState::Preparing),
+            Step::Prepare,
+            Step::Report(TaskState::Ready),
+            Step::Start,
+            Step::Report(TaskState::Running),
+            Step::Watch,
+            Step::Detach,
+            Step::End(Ending::Exited(exit(0))),
+            Step::Clean,
+            Step::Hold,
+        ];
+        assert_eq!(life(RUN, Seen::new()), expected);
+        assert_eq!(life(READY, Seen::new())[4..], [Step::Hold], "waits until it shall run");
+    }
+
+    #[test]
+    fn stopping_and_removing_leave_nothing() {
+        let running = Seen {
+            state: TaskState::Running,
+            container: Container::Running { pid: 1 },
+            network: true,
+            remains: true,
+            failure: None,
+        };
+        let stopped = Step::End(Ending::Stopped(Some(exit(143))));
+        assert_eq!(life(STOP, running.clone()), [Step::Stop, Step::Detach, stopped, Step::Clean, Step::Hold]);
+        assert_eq!(life(REMOVE, running), [Step::Stop, Step::Detach, Step::Clean, Step::Forget]);
+        assert_eq!(life(STOP, Seen::new()), [Step::End(Ending::Stopped(None)), Step::Hold]);
+    }
+
+    #[test]
+    fn what_was_started_before_is_never_started_again() {
+        for container in [Container::Absent, Container::Created] {
+            let seen = Seen {
+                state: TaskState::Starting,
+                container,
+                network: true,
+                remains: true,
+                failure: None,
+            };
+            let steps = life(RUN, seen);
+            assert!(!steps.contains(&Step::Start) && !steps.contains(&Step::Prepare), "{steps:?}");
+            assert!(matches!(&steps[1], Step::End(Ending::Failure(failure)) if !failure.rejected), "{steps:?}");
+        }
+    }
+
+    prop_compose! {
+        fn any_seen()(state in prop::sample::select(vec![
+                TaskState::New, TaskState::Accepted, TaskState::Preparing, TaskState::Ready,
+                TaskState::Starting, TaskState::Running, TaskState::Complete, TaskState::Failed,
+            ]),
+            container in prop_oneof![
+                Just(Container::Absent), Just(Container::Created),
+                Just(Container::Running { pid: 1 }), Just(Container::Exited(exit(1))),
+            ],
+            network: bool, failed: bool,
+        ) -> Seen {
+            let failure = failed.then(|| Failure::failed("x"));
+            Seen { state, remains: container != Container::Absent, container, network, failure }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_life_ends_with_the_network_gone_before_the_end_is_told(
+            mut seen in any_seen(), run: bool, stop: bool, remove: bool,
+        ) {
+            let order = Order { run, stop, remove };
+            let mut started = seen.state >= TaskState::Starting;
+            for _ in 0..20 {
+                let next = step(order, &seen);
+                match &next {
+                    Step::End(_) | Step::Forget => prop_assert!(!seen.network && !seen.may_run()),
+                    Step::Start => {
+                        prop_assert!(!started && !order.ends());
+                        started = true;
+                    }
+                    _ => {}
+                }
+                perform(&next, &mut seen);
+                if matches!(next, Step::Hold | Step::Forget) {
+                    return Ok(());
+                }
+            }
+            prop_assert!(false, "no end in {seen:?}");
+        }
+    }
+}
