@@ -7,6 +7,7 @@
 use std::os::fd::AsFd;
 
 use futures_util::{StreamExt, stream};
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
 use crate::error::Error;
@@ -77,7 +78,9 @@ async fn step(sites: &mut Sites<'_>, action: &Action) -> Result<(), Error> {
         Change::RemoveNamespace => {
             sites.leave(place);
             let path = sites.path(place);
-            return netns::remove(&path).map_err(|cause| Error::file("removing namespace", path, cause));
+            return netns::remove(&path)
+                .await
+                .map_err(|cause| Error::file("removing namespace", path, cause));
         }
         _ => {}
     }
@@ -165,38 +168,47 @@ async fn change_link(site: &Site, name: &str, change: &LinkChange) -> Result<(),
         return tolerate(netlink.apply(link::delete(index), Mode::Change).await, &[Errno::ENODEV]);
     }
     let index = require(site, name).await?;
-    let (request, mode, tolerated): (_, _, &[Errno]) = match change {
+    let Some((request, mode, tolerated)) = request(site, index, change).await? else { return Ok(()) };
+    match netlink.apply(request, mode).await {
+        Err(refusal) if tolerated.is_some_and(|errno| refusal.errno() == Some(errno)) => Ok(()),
+        result => result,
+    }
+}
+
+/// The request for a change to an existing device, and the refusal that means that nothing was left to do.
+async fn request(
+    site: &Site,
+    index: u32,
+    change: &LinkChange,
+) -> Result<Option<(RouteNetlinkMessage, Mode, Option<Errno>)>, Refusal> {
+    use Mode::{Change, Create, Replace};
+    Ok(Some(match change {
         LinkChange::SetMaster(master) => {
-            (link::set_master(index, require(site, master).await?), Mode::Change, &[])
+            (link::set_master(index, require(site, master).await?), Change, None)
         }
-        LinkChange::SetMac(mac) => (link::set_mac(index, *mac), Mode::Change, &[]),
-        LinkChange::SetMtu(mtu) => (link::set_mtu(index, *mtu), Mode::Change, &[]),
-        LinkChange::SetAlias(alias) => (link::set_alias(index, alias), Mode::Change, &[]),
-        LinkChange::SetPort(port) => (link::set_port(index, *port), Mode::Change, &[]),
+        LinkChange::SetMac(mac) => (link::set_mac(index, *mac), Change, None),
+        LinkChange::SetMtu(mtu) => (link::set_mtu(index, *mtu), Change, None),
+        LinkChange::SetAlias(alias) => (link::set_alias(index, alias), Change, None),
+        LinkChange::SetPort(port) => (link::set_port(index, *port), Change, None),
         // A kernel without IPv6 is quiet anyway.
-        LinkChange::Quieten => (link::quieten(index), Mode::Change, &[Errno::EAFNOSUPPORT]),
-        LinkChange::AddAddress(net) => (address::add(index, *net), Mode::Create, &[Errno::EEXIST]),
-        LinkChange::RemoveAddress(net) => {
-            (address::remove(index, *net), Mode::Change, &[Errno::EADDRNOTAVAIL])
-        }
-        LinkChange::AddStation(mac) => (neigh::put_station(index, *mac), Mode::Replace, &[]),
-        LinkChange::RemoveStation(mac) => {
-            (neigh::remove_station(index, *mac), Mode::Change, &[Errno::ENOENT])
-        }
-        LinkChange::PutTunnel(mac, vtep) => (neigh::put_tunnel(index, *mac, *vtep), Mode::Replace, &[]),
+        LinkChange::Quieten => (link::quieten(index), Change, Some(Errno::EAFNOSUPPORT)),
+        LinkChange::AddAddress(net) => (address::add(index, *net), Create, Some(Errno::EEXIST)),
+        LinkChange::RemoveAddress(net) => (address::remove(index, *net), Change, Some(Errno::EADDRNOTAVAIL)),
+        LinkChange::AddStation(mac) => (neigh::put_station(index, *mac), Replace, None),
+        LinkChange::RemoveStation(mac) => (neigh::remove_station(index, *mac), Change, Some(Errno::ENOENT)),
+        LinkChange::PutTunnel(mac, vtep) => (neigh::put_tunnel(index, *mac, *vtep), Replace, None),
         LinkChange::RemoveTunnel(mac, vtep) => {
-            (neigh::remove_tunnel(index, *mac, *vtep), Mode::Change, &[Errno::ENOENT])
+            (neigh::remove_tunnel(index, *mac, *vtep), Change, Some(Errno::ENOENT))
         }
         LinkChange::PutNeighbour(address, mac) => {
-            (neigh::put_neighbour(index, *address, *mac), Mode::Replace, &[])
+            (neigh::put_neighbour(index, *address, *mac), Replace, None)
         }
         LinkChange::RemoveNeighbour(address) => {
-            (neigh::remove_neighbour(index, *address), Mode::Change, &[Errno::ENOENT])
+            (neigh::remove_neighbour(index, *address), Change, Some(Errno::ENOENT))
         }
-        LinkChange::Up => (link::up(index), Mode::Change, &[]),
-        LinkChange::Create { .. } | LinkChange::Delete => return Ok(()),
-    };
-    tolerate(netlink.apply(request, mode).await, tolerated)
+        LinkChange::Up => (link::up(index), Change, None),
+        LinkChange::Create { .. } | LinkChange::Delete => return Ok(None),
+    }))
 }
 
 async fn require(site: &Site, name: &str) -> Result<u32, Refusal> {

@@ -29,6 +29,7 @@ mod sysctl;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use tokio::sync::{Mutex, Semaphore};
 
 pub use desired::{
     Attachment, Desired, NetworkKey, Overlay, Peer, PeerKey, Sandbox, SandboxKey, Scope, Subnet,
@@ -75,7 +76,8 @@ pub struct Netdriver {
     config: Config,
     networks: Keyed<NetworkKey, NetworkState>,
     sandboxes: Keyed<SandboxKey, SandboxLock>,
-    legs: tokio::sync::Mutex<Legs>,
+    legs: Mutex<Legs>,
+    turns: Semaphore,
 }
 
 impl Netdriver {
@@ -88,7 +90,8 @@ impl Netdriver {
             config,
             networks: Keyed::default(),
             sandboxes: Keyed::default(),
-            legs: Default::default(),
+            legs: Mutex::default(),
+            turns: Semaphore::new(site::AT_ONCE),
         };
         node.read_legs().await?;
         Ok(node)
@@ -115,7 +118,7 @@ impl Netdriver {
 
     /// What exists of ours, namespace by namespace, for audits. The ends of cables are not matched.
     pub async fn observe(&self) -> Result<World, Error> {
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let mut world = World::new();
         let mut places = site::list(&self.config.netns_dir)?;
         places.push(Place::Host);
@@ -127,6 +130,10 @@ impl Netdriver {
             world.insert(place, view.namespace);
         }
         Ok(world)
+    }
+
+    async fn sites(&self) -> Sites<'_> {
+        Sites::new(&self.config, &self.turns).await
     }
 
     /// Gives up the directory of namespaces if none is left in it, so that it can be deleted. For a node that leaves.

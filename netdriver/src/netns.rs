@@ -81,8 +81,13 @@ pub async fn create(path: &Path, sysctls: Vec<Sysctl>) -> io::Result<()> {
     .await?
 }
 
-/// Removes a namespace, or a leftover file. Success if there is neither.
-pub fn remove(path: &Path) -> io::Result<()> {
+/// Removes a namespace, or a leftover file. Success if there is neither. On a thread, since the kernel takes its time.
+pub async fn remove(path: &Path) -> io::Result<()> {
+    let path = path.to_owned();
+    on_thread(move || unmount_and_unlink(&path)).await?
+}
+
+fn unmount_and_unlink(path: &Path) -> io::Result<()> {
     loop {
         match umount2(path, MntFlags::MNT_DETACH) {
             // Mounts can lie on top of each other.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use netlink_packet_route::RouteNetlinkMessage;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::Config;
 use crate::desired::{NetworkKey, SandboxKey};
@@ -23,9 +24,13 @@ pub struct Site {
     indices: Mutex<HashMap<String, u32>>,
 }
 
+/// How many pieces of work may have namespaces open at once, each up to about ten descriptors.
+pub const AT_ONCE: usize = 32;
+
 pub struct Sites<'a> {
     config: &'a Config,
     open: BTreeMap<Place, Site>,
+    _permit: SemaphorePermit<'a>,
 }
 
 /// The file that holds the namespace of a place; `None` for the process's own.
@@ -53,8 +58,10 @@ pub fn list(dir: &Path) -> Result<Vec<Place>, Error> {
 }
 
 impl<'a> Sites<'a> {
-    pub fn new(config: &'a Config) -> Self {
-        Self { config, open: BTreeMap::new() }
+    /// Waits for its turn. Whoever holds this waits for no lock, so everybody's turn comes.
+    pub async fn new(config: &'a Config, turns: &'a Semaphore) -> Self {
+        let permit = turns.acquire().await.expect("the semaphore is never closed");
+        Self { config, open: BTreeMap::new(), _permit: permit }
     }
 
     pub fn path(&self, place: &Place) -> PathBuf {

@@ -1,5 +1,7 @@
 //! The way out of a node: NAT, isolation between tasks, addresses.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod lab;
 
 use std::collections::BTreeSet;

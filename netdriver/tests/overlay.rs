@@ -1,5 +1,7 @@
 //! Overlays on a real kernel: reach, isolation, convergence, removal.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod lab;
 
 use lab::*;

@@ -1,5 +1,7 @@
 //! What cannot be done says so in one line, and leaves the rest of the node alone.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod lab;
 
 use lab::*;

@@ -41,7 +41,7 @@ type Done = (Vec<Action>, Vec<Error>);
 impl Netdriver {
     /// Reads the legs that exist.
     pub(crate) async fn read_legs(&self) -> Result<(), Error> {
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let found = look(&mut sites, Look::Whole).await?;
         self.legs.lock().await.addresses = recorded(&found);
         Ok(())
@@ -97,7 +97,7 @@ impl Netdriver {
     }
 
     async fn sweep_legs(&self, legs: &mut Legs, desired: &Desired) -> Result<Done, Error> {
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let mut found = look(&mut sites, Look::Whole).await?;
         // Read after the legs were, so that a leg whose sandbox is just being made is not taken for a leftover.
         let mut owned: Vec<String> = desired.sandboxes.keys().map(name::leg).collect();
@@ -117,7 +117,7 @@ impl Netdriver {
     async fn make_gateway(&self, legs: &mut Legs) -> Result<Done, Error> {
         let gateway = Gateway::of(&self.config);
         let wanted = gateway.wanted();
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let found = self.look_at_gateway(&mut sites, legs).await?;
         let worlds = [wanted, found].map(|namespace| World::from([(Place::Host, namespace)]));
         let (done, errors) = carry_out(&mut sites, &worlds[0], &worlds[1]).await;
@@ -131,7 +131,7 @@ impl Netdriver {
 
     async fn unmake_gateway(&self, legs: &mut Legs) -> Result<Done, Error> {
         (legs.ready, legs.listing) = (false, None);
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let mut found = self.look_at_gateway(&mut sites, legs).await?;
         found.forwarding = None;
         let wanted = World::from([(Place::Host, Namespace::default())]);

@@ -48,7 +48,7 @@ impl Netdriver {
         let frame = state.frame.read().await;
         let Some(mtu) = *frame else { return Ok(None) };
         let _entries = state.entries.lock().await;
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let place = Place::Network(key.clone());
         let devices = Look::Devices(&[name::BRIDGE, name::VXLAN]);
         let Some(found) = look(&mut sites, &place, devices).await? else { return Ok(None) };
@@ -66,7 +66,7 @@ impl Netdriver {
         let state = self.networks.lease(key);
         let mut frame = state.frame.write().await;
         *frame = None;
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let mtu = mtu(&mut sites, overlay).await?;
         let place = Place::Network(key.clone());
         let mut wanted = overlay::frame(overlay, mtu);
@@ -132,7 +132,7 @@ impl Netdriver {
         let state = self.networks.lease(key);
         let mut frame = state.frame.write().await;
         *frame = None;
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let place = Place::Network(key.clone());
         let found = match look(&mut sites, &place, Look::Whole).await? {
             Some(found) => one(&place, found),

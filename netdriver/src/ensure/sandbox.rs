@@ -85,10 +85,10 @@ impl Netdriver {
         let gateway = Gateway::of(&self.config);
         let around = Surroundings { mtus: &mtus, gateway: &gateway, leg };
         let wanted = sandbox::wanted(key, sandbox, &around);
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let found = look_around(&mut sites, key, sandbox, &wanted).await?;
         let done = carry_out(&mut sites, &wanted, &found).await;
-        drop(held);
+        drop((held, sites));
         if !sandbox.outbound {
             made.absorb(self.release_leg(key).await);
         }
@@ -111,7 +111,7 @@ impl Netdriver {
 
     async fn unmake_sandbox(&self, key: &SandboxKey) -> Result<Done, Error> {
         check_key("sandbox", key.as_str())?;
-        let mut sites = Sites::new(&self.config);
+        let mut sites = self.sites().await;
         let place = Place::Sandbox(key.clone());
         let wanted = World::from([(Place::Host, Namespace::default())]);
         let mut found = look_around(&mut sites, key, &Sandbox::default(), &wanted).await?;
