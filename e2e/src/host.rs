@@ -267,6 +267,11 @@ impl Host {
         trace::footprint(&self.netns(), &self.folder, &self.cgroup())
     }
 
+    /// Paths of the network namespaces of tasks and overlays on this host.
+    pub fn namespaces(&self) -> Vec<PathBuf> {
+        trace::namespaces(&self.folder)
+    }
+
     /// The files of `swarmd` on this host that contain `text`. Images and containers are left out.
     pub fn files_with(&self, text: &str) -> Vec<String> {
         let folder = self.folder.display().to_string();

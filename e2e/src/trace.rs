@@ -1,10 +1,10 @@
 //! What networks and tasks leave on a host, as lines that can be compared and printed.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::clean;
-use crate::command::run_inside;
+use crate::command::{run, run_inside};
 use crate::process;
 
 /// One line for each thing; what changes by itself (counters, times, handles) is left out.
@@ -28,18 +28,25 @@ pub(crate) fn footprint(netns: &str, folder: &Path, cgroup: &str) -> BTreeSet<St
     lines
 }
 
+/// The network namespaces that are mounted below `folder`.
+pub(crate) fn namespaces(folder: &Path) -> Vec<PathBuf> {
+    let kinds = run("findmnt", &["--list", "--noheadings", "--types", "nsfs", "--output", "TARGET"]);
+    let mounts = kinds.stdout.lines().map(|line| PathBuf::from(line.trim()));
+    mounts.filter(|mount| mount.starts_with(folder)).collect()
+}
+
 /// The same and more, for a person who looks at a failed story.
 pub(crate) fn describe(netns: &str, folder: &Path, cgroup: &str) -> String {
     let script = "set -x; ip -d address; ip route; bridge fdb; ip neigh; nft list ruleset; ss -tunap";
     let mut text = run_inside(netns, "sh", &["-c", script]).to_string();
-    for mount in clean::mounts_below(folder) {
-        text.push_str(&format!("\nmount {}\n", mount.display()));
-        // Namespaces are bind mounts of nsfs; entering anything else fails and tells nothing.
-        let inside =
-            run_inside(&mount.display().to_string(), "sh", &["-c", "ip -d address; bridge fdb; ip neigh"]);
-        if inside.succeeded() {
-            text.push_str(&inside.stdout);
-        }
+    for namespace in namespaces(folder) {
+        let path = namespace.display().to_string();
+        let inside = run_inside(
+            &path,
+            "sh",
+            &["-c", "ip -d address; ip route; bridge fdb; ip neigh; nft list ruleset"],
+        );
+        text.push_str(&format!("\n{inside}\n"));
     }
     text.push_str(&format!("\nprocesses in {cgroup}: {:?}\n", process::in_cgroup(cgroup)));
     text
