@@ -172,9 +172,22 @@ impl Host {
     #[track_caller]
     pub fn wait_ready(&self) {
         wait(&format!("swarmd of {} to answer", self.name), READY, || {
+            self.assert_alive();
             let answer = self.ctl(&["info"]);
             if answer.succeeded() { Ok(()) } else { Err(answer) }
         });
+    }
+
+    /// A daemon that has ended will not answer: its last words say more than a wait in vain.
+    #[track_caller]
+    fn assert_alive(&self) {
+        let ended = self.daemon().as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());
+        if let Some(status) = ended {
+            let log = fs::read_to_string(self.log("swarmd.log")).unwrap_or_default();
+            let last: Vec<_> = log.lines().rev().take(5).collect();
+            let last: Vec<_> = last.into_iter().rev().collect();
+            panic!("swarmd of {} ended with {status}:\n{}", self.name, last.join("\n"));
+        }
     }
 
     /// Process id of `swarmd`, which must run.
