@@ -8,12 +8,21 @@
 //! this process ([`Runtime::list`]), and [`Runtime::remove`] leaves nothing of it but its logs.
 
 mod auth;
+mod cgroup;
+mod client;
 mod container;
+pub mod containerd;
 mod error;
 pub mod fake;
+mod files;
 mod image;
+mod images;
+mod rootfs;
 mod signal;
+mod spec;
 mod state;
+mod supervisor;
+mod volumes;
 
 use std::time::Duration;
 

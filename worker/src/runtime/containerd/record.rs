@@ -1,0 +1,36 @@
+//! What is written beside a container in containerd, for the process that finds it later.
+//!
+//! An extension and not labels, because containerd bounds the size of a label.
+
+use std::collections::BTreeMap;
+
+use containerd_client::services::v1::Container;
+use prost_types::Any;
+use serde::{Deserialize, Serialize};
+
+const EXTENSION: &str = "swarm.container";
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Record {
+    pub labels: BTreeMap<String, String>,
+    /// The image's topmost snapshot, empty if it has none.
+    pub snapshot: String,
+    /// A signal's number.
+    pub stop_signal: Option<u8>,
+    pub tty: bool,
+}
+
+impl Record {
+    pub(super) fn extensions(&self) -> std::collections::HashMap<String, Any> {
+        let value = serde_json::to_vec(self).expect("a record is plain JSON");
+        let any = Any { type_url: EXTENSION.to_owned(), value };
+        std::collections::HashMap::from([(EXTENSION.to_owned(), any)])
+    }
+
+    /// Empty for a container that was not made here.
+    pub(super) fn of(container: &Container) -> Self {
+        let found = container.extensions.get(EXTENSION);
+        found.and_then(|any| serde_json::from_slice(&any.value).ok()).unwrap_or_default()
+    }
+}
