@@ -11,7 +11,8 @@ pub use gateway::Legs;
 
 use std::collections::BTreeSet;
 
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
 
 use crate::desired::{Desired, NetworkKey, SandboxKey, Scope};
 use crate::error::Error;
@@ -41,16 +42,16 @@ pub async fn ensure(node: &Netdriver, desired: &Desired, scope: Scope) -> Report
         }
     };
     let unwanted = covered.sandboxes.iter().filter(|key| !desired.sandboxes.contains_key(key));
-    gather(&mut report, unwanted.map(|key| node.remove_sandbox(key))).await;
+    gather(&mut report, unwanted.map(|key| node.remove_sandbox(key).boxed())).await;
 
     let networks = covered.networks.iter().filter_map(|key| Some((key, desired.networks.get(key)?)));
-    gather(&mut report, networks.map(|(key, overlay)| node.ensure_network(key, overlay, covered.all))).await;
+    gather(&mut report, networks.map(|(key, overlay)| node.ensure_network(key, overlay, covered.all).boxed())).await;
 
     let sandboxes = covered.sandboxes.iter().filter_map(|key| Some((key, desired.sandboxes.get(key)?)));
-    gather(&mut report, sandboxes.map(|(key, sandbox)| node.ensure_sandbox(key, sandbox, desired))).await;
+    gather(&mut report, sandboxes.map(|(key, sandbox)| node.ensure_sandbox(key, sandbox, desired).boxed())).await;
 
     let unwanted = covered.networks.iter().filter(|key| !desired.networks.contains_key(key));
-    gather(&mut report, unwanted.map(|key| node.remove_network(key))).await;
+    gather(&mut report, unwanted.map(|key| node.remove_network(key).boxed())).await;
 
     if covered.all {
         report.absorb(node.sweep_gateway(desired).await);
@@ -75,15 +76,13 @@ fn cover(node: &Netdriver, desired: &Desired, scope: Scope) -> Result<Covered, E
     Ok(Covered { networks, sandboxes, all: true })
 }
 
-async fn gather<F: Future<Output = Report>>(report: &mut Report, work: impl Iterator<Item = F>) {
-    let mut reports = std::pin::pin!(at_once(work));
+/// Takes boxes in a list, since the compiler cannot see that a stream over borrowing closures may change threads.
+async fn gather<'a>(report: &mut Report, work: impl Iterator<Item = BoxFuture<'a, Report>>) {
+    let work: Vec<_> = work.collect();
+    let mut reports = stream::iter(work).buffer_unordered(AT_ONCE);
     while let Some(next) = reports.next().await {
         report.absorb(next);
     }
-}
-
-fn at_once<F: Future>(work: impl Iterator<Item = F>) -> impl Stream<Item = F::Output> {
-    stream::iter(work).buffer_unordered(AT_ONCE)
 }
 
 fn check_key(field: &'static str, key: &str) -> Result<(), Error> {
