@@ -14,7 +14,7 @@ use crate::{settings, units};
 pub struct Options {
     /// Number of tasks
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    replicas: Option<i64>,
+    replicas: Option<String>,
     /// Most tasks on one node, 0: no limit
     #[arg(long, value_name = "N")]
     replicas_max_per_node: Option<u64>,
@@ -162,9 +162,9 @@ impl Options {
     }
 
     fn apply_mode(&self, spec: &mut wire::ServiceSpec) -> Result<()> {
-        let Some(replicas) = self.replicas else { return Ok(()) };
-        let Ok(replicas) = u64::try_from(replicas) else {
-            bail!("--replicas {replicas}: expected 0 or more");
+        let Some(replicas) = &self.replicas else { return Ok(()) };
+        let Ok(replicas) = replicas.parse() else {
+            bail!("--replicas {replicas}: expected a number, 0 or more");
         };
         match &mut spec.mode {
             Some(wire::service_spec::Mode::Replicated(replicated)) => replicated.replicas = replicas,

@@ -15,7 +15,7 @@ pub struct Scale {
     #[arg(short, long)]
     detach: bool,
     #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = target)]
-    services: Vec<(String, i64)>,
+    services: Vec<(String, String)>,
 }
 
 impl Scale {
@@ -23,8 +23,8 @@ impl Scale {
         // All are checked before the first is changed.
         let mut targets = Vec::new();
         for (name, replicas) in &self.services {
-            let Ok(replicas) = u64::try_from(*replicas) else {
-                bail!("{name}={replicas}: expected 0 or more")
+            let Ok(replicas) = replicas.parse() else {
+                bail!("{name}={replicas}: expected a number, 0 or more");
             };
             targets.push((resolve::find::<Service>(client, name).await?, name, replicas));
         }
@@ -41,10 +41,10 @@ impl Scale {
     }
 }
 
-fn target(text: &str) -> Result<(String, i64), String> {
-    let invalid = || format!("{text:?}: expected <service>=<replicas>");
-    let (name, replicas) = text.split_once('=').ok_or_else(invalid)?;
-    Ok((name.into(), replicas.parse().map_err(|_| invalid())?))
+fn target(text: &str) -> Result<(String, String), String> {
+    let (name, replicas) =
+        text.split_once('=').ok_or_else(|| format!("{text:?}: expected <service>=<replicas>"))?;
+    Ok((name.into(), replicas.into()))
 }
 
 async fn scale(client: &Client, service: &Service, replicas: u64) -> Result<()> {
