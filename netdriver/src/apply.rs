@@ -75,13 +75,7 @@ async fn step(sites: &mut Sites<'_>, action: &Action) -> Result<(), Error> {
     let place = &action.place;
     match &action.change {
         Change::CreateNamespace => return create_namespace(sites, place).await,
-        Change::RemoveNamespace => {
-            sites.leave(place);
-            let path = sites.path(place);
-            return netns::remove(&path)
-                .await
-                .map_err(|cause| Error::file("removing namespace", path, cause));
-        }
+        Change::RemoveNamespace => return remove_namespace(sites, action).await,
         _ => {}
     }
     let failed = |cause| Error::Action { action: Box::new(action.clone()), cause };
@@ -118,6 +112,19 @@ async fn create_namespace(sites: &Sites<'_>, place: &Place) -> Result<(), Error>
     };
     let path = sites.path(place);
     netns::create(&path, sysctls).await.map_err(|cause| Error::file("creating namespace", path, cause))
+}
+
+/// Deletes its devices first: a namespace itself ends some time later, or lives on in a process that is still in it.
+async fn remove_namespace(sites: &mut Sites<'_>, action: &Action) -> Result<(), Error> {
+    let place = &action.place;
+    if let Some(site) = sites.enter(place).await? {
+        let deleted = site.netlink.apply(link::delete_ours(), Mode::Change).await;
+        let deleted = tolerate(deleted, &[Errno::ENODEV]);
+        deleted.map_err(|cause| Error::Action { action: Box::new(action.clone()), cause })?;
+    }
+    sites.leave(place);
+    let path = sites.path(place);
+    netns::remove(&path).await.map_err(|cause| Error::file("removing namespace", path, cause))
 }
 
 async fn enable_forwarding(site: &Site) -> Result<(), Refusal> {

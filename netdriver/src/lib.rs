@@ -116,7 +116,8 @@ impl Netdriver {
         self.config.netns_dir.join(format!("s-{key}"))
     }
 
-    /// What exists of ours, namespace by namespace, for audits. The ends of cables are not matched.
+    /// What exists of ours, namespace by namespace, for audits; of the host, the gateway's legs. Ends of cables are not
+    /// matched.
     pub async fn observe(&self) -> Result<World, Error> {
         let mut sites = self.sites().await;
         let mut world = World::new();

@@ -28,7 +28,13 @@ pub async fn list(namespace: Option<&File>, table: &'static str) -> Result<Optio
 async fn nft(namespace: Option<&File>, arguments: Vec<&'static str>, input: String) -> Result<Output, Error> {
     let work = move || -> io::Result<Output> {
         let mut command = Command::new("nft");
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Its complaints are read, so they must be in English.
+        command
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         // The child inherits the thread's namespace.
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {

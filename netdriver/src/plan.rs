@@ -34,8 +34,15 @@ pub fn plan(wanted: &World, found: &World) -> Vec<Action> {
 }
 
 /// Takes away what nobody wants, what is of the wrong kind and cables with a wrong end, also from `found`.
+///
+/// Namespaces go first: they take their devices, and the far ends of those, with them in one go.
 fn removals(wanted: &World, found: &mut World) -> Vec<Action> {
     let mut actions = Vec::new();
+    let gone: Vec<Place> = found.keys().filter(|place| !wanted.contains_key(place)).cloned().collect();
+    for place in gone {
+        found.remove(&place);
+        actions.push(Action::new(&place, Change::RemoveNamespace));
+    }
     for end in doomed(wanted, found) {
         // The far end of a cable goes with the near one.
         let Some(link) = remove_link(found, &end) else { continue };
@@ -44,26 +51,16 @@ fn removals(wanted: &World, found: &mut World) -> Vec<Action> {
         }
         actions.push(Action::link(&end.place, &end.name, LinkChange::Delete));
     }
-    let gone: Vec<Place> = found.keys().filter(|place| !wanted.contains_key(place)).cloned().collect();
-    for place in gone {
-        found.remove(&place);
-        actions.push(Action::new(&place, Change::RemoveNamespace));
-    }
     actions
 }
 
 fn doomed(wanted: &World, found: &World) -> Vec<End> {
     let mut doomed = Vec::new();
     for (place, namespace) in found {
-        let keep = wanted.get(place);
+        let keep = wanted.get(place).map(|keep| &keep.links);
         for (name, link) in &namespace.links {
-            let fits = |wanted: &Link| wanted.kind == link.kind;
-            let unfit = match keep {
-                Some(keep) => !keep.links.get(name).is_some_and(fits),
-                // The rest goes with its namespace, but some time later: until then these would be in the way.
-                None => matches!(link.kind, Kind::Veth(_) | Kind::Vxlan(_)),
-            };
-            if unfit {
+            let wish = keep.and_then(|keep| keep.get(name));
+            if wish.is_none_or(|wish| wish.kind != link.kind) {
                 doomed.push(End { place: place.clone(), name: name.clone() });
             }
         }

@@ -6,7 +6,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
 use super::{carry_out, check_key, failure, report};
-use crate::desired::{NetworkKey, Overlay, SandboxKey};
+use crate::desired::{NetworkKey, Overlay};
 use crate::driver::overlay;
 use crate::error::Error;
 use crate::model::{Namespace, Place, World};
@@ -95,12 +95,11 @@ impl Netdriver {
         Ok(())
     }
 
-    /// The MTU of a network that is in order, if need be after making it.
-    pub(super) async fn network_for(
+    /// Makes a network for a sandbox that needs it, unless it is in order.
+    pub(super) async fn require_network(
         &self,
         key: &NetworkKey,
         overlay: &Overlay,
-        sandbox: &SandboxKey,
         made: &mut Report,
     ) -> Result<(), Error> {
         if self.networks.lease(key).frame.read().await.is_some() {
@@ -110,13 +109,7 @@ impl Netdriver {
         let cause = report.errors.iter().find(|(_, error)| !is_about_entry(error));
         let cause = cause.map(|(_, error)| error.to_string());
         made.absorb(report);
-        match cause {
-            Some(cause) => Err(Error::Network { network: key.clone(), cause }),
-            None => {
-                tracing::debug!(network = %key, %sandbox, "made for its first sandbox");
-                Ok(())
-            }
-        }
+        cause.map_or(Ok(()), |cause| Err(Error::Network { network: key.clone(), cause }))
     }
 
     pub(super) async fn remove_network(&self, key: &NetworkKey) -> Report {

@@ -64,7 +64,7 @@ impl Netdriver {
             let network = &attachment.network;
             let overlay = desired.networks.get(network);
             let overlay = overlay.ok_or_else(|| Error::UnknownNetwork(network.clone()))?;
-            self.network_for(network, overlay, key, made).await?;
+            self.require_network(network, overlay, made).await?;
         }
         let leg = match sandbox.outbound {
             true => Some(self.reserve_leg(key, made).await?),
