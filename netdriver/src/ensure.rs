@@ -45,10 +45,15 @@ pub async fn ensure(node: &Netdriver, desired: &Desired, scope: Scope) -> Report
     gather(&mut report, unwanted.map(|key| node.remove_sandbox(key).boxed())).await;
 
     let networks = covered.networks.iter().filter_map(|key| Some((key, desired.networks.get(key)?)));
-    gather(&mut report, networks.map(|(key, overlay)| node.ensure_network(key, overlay, covered.all).boxed())).await;
+    gather(
+        &mut report,
+        networks.map(|(key, overlay)| node.ensure_network(key, overlay, covered.all).boxed()),
+    )
+    .await;
 
     let sandboxes = covered.sandboxes.iter().filter_map(|key| Some((key, desired.sandboxes.get(key)?)));
-    gather(&mut report, sandboxes.map(|(key, sandbox)| node.ensure_sandbox(key, sandbox, desired).boxed())).await;
+    gather(&mut report, sandboxes.map(|(key, sandbox)| node.ensure_sandbox(key, sandbox, desired).boxed()))
+        .await;
 
     let unwanted = covered.networks.iter().filter(|key| !desired.networks.contains_key(key));
     gather(&mut report, unwanted.map(|key| node.remove_network(key).boxed())).await;

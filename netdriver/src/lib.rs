@@ -143,3 +143,16 @@ impl Netdriver {
         netns::retire(dir).map_err(|cause| Error::file("retiring", dir, cause))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Callers run `ensure` in tasks of their own. Checked by the compiler; never called.
+    #[allow(dead_code, reason = "only has to compile")]
+    fn ensure_may_change_threads(node: &Netdriver, desired: &Desired) {
+        fn moves<F: Future + Send>(_: F) {}
+        moves(node.ensure(desired, Scope::All));
+        moves(node.observe());
+    }
+}
