@@ -1,5 +1,8 @@
 //! Compiles the `.proto` files without needing `protoc`.
 
+use std::error::Error;
+use std::path::Path;
+
 const FILES: [&str; 12] = [
     "types.proto",
     "specs.proto",
@@ -15,15 +18,19 @@ const FILES: [&str; 12] = [
     "swarm/node.proto",
 ];
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(FILES, ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+    // For the test that keeps numbers and names as they are.
+    let out = std::env::var("OUT_DIR")?;
+    std::fs::write(Path::new(&out).join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     // What replication passes on without looking into it is not copied.
     tonic_prost_build::configure()
         .btree_map(".")
         .bytes(".swarm.store.v1.Entry")
         .bytes(".swarm.raft.v1")
         .include_file("protocols.rs")
-        .compile_fds(descriptors)?;
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
