@@ -87,7 +87,6 @@ impl From<&ClusterSpec> for wire::ClusterSpec {
             }),
             task_defaults: Some(wire::TaskDefaults { log_driver }),
             encryption_config: Some(wire::EncryptionConfig { auto_lock_managers: spec.auto_lock_managers }),
-            ..Default::default()
         }
     }
 }
@@ -171,7 +170,6 @@ impl From<&RootCa> for wire::RootCa {
                 worker: root.join_tokens.worker.expose().clone(),
                 manager: root.join_tokens.manager.expose().clone(),
             }),
-            ..Default::default()
         }
     }
 }

@@ -91,7 +91,6 @@ impl From<&NodeDescription> for wire::NodeDescription {
                 generic: Vec::new(),
             }),
             engine: Some((&description.engine).into()),
-            ..Default::default()
         }
     }
 }

@@ -40,7 +40,6 @@ impl From<&Service> for wire::Service {
             spec: Some(service.spec.as_ref().into()),
             spec_version: version_out(service.spec_version),
             previous_spec: service.previous_spec.as_deref().map(Into::into),
-            previous_spec_version: None,
             endpoint: Some((&service.endpoint).into()),
             update_status: service.update_status.as_ref().map(Into::into),
             pending_delete: service.pending_delete,

@@ -95,7 +95,6 @@ impl From<&TaskStatus> for wire::TaskStatus {
             state: wire::TaskState::from(status.state).into(),
             message: status.message.clone(),
             err: status.err.clone(),
-            port_status: None,
             applied_by: status.applied_by.clone(),
             applied_at: status.applied_at.and_then(time_out),
             runtime_status: container,
