@@ -3,10 +3,10 @@
 //! Pure. Invariant: what comes out is applied to exactly the state for which the manager made it.
 
 use proto::model::TaskId;
+use proto::wire::AssignmentsMessage;
 use proto::wire::assignment::Item;
 use proto::wire::assignment_change::AssignmentAction;
 use proto::wire::assignments_message::Type;
-use proto::wire::{AssignmentsMessage, Task};
 
 use crate::task::Instruction;
 
@@ -57,17 +57,21 @@ impl Sequence {
     }
 }
 
-/// Names of the tasks in a list, for logs: a task's settings may be secret.
-pub(super) fn names(tasks: &[Task]) -> Vec<&str> {
-    tasks.iter().map(|task| task.id.as_str()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::wire::{Assignment, AssignmentChange};
+    use proto::wire::{Assignment, AssignmentChange, Task};
 
-    fn message(kind: Type, applies_to: &str, results_in: &str, tasks: &[(&str, AssignmentAction)]) -> AssignmentsMessage {
+    fn names(tasks: &[Task]) -> Vec<&str> {
+        tasks.iter().map(|task| task.id.as_str()).collect()
+    }
+
+    fn message(
+        kind: Type,
+        applies_to: &str,
+        results_in: &str,
+        tasks: &[(&str, AssignmentAction)],
+    ) -> AssignmentsMessage {
         let change = |(id, action): &(&str, AssignmentAction)| AssignmentChange {
             assignment: Some(Assignment {
                 item: Some(Item::Task(Task { id: (*id).into(), ..Default::default() })),

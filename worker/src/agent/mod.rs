@@ -92,7 +92,7 @@ impl Agent {
     /// One session, and why it ended.
     async fn attempt(&mut self, addr: &str, backoff: &mut Backoff) -> String {
         let Self { parts, managers, view } = self;
-        let (session, first) = match Session::establish(parts, addr).await {
+        let (session, first) = match Box::pin(Session::establish(parts, addr)).await {
             Ok(established) => established,
             Err(error) => return report(&error),
         };
@@ -116,7 +116,7 @@ impl Agent {
             }
         };
         tokio::select! {
-            ended = session.serve(told) => match ended {
+            ended = Box::pin(session.serve(told)) => match ended {
                 Err(error) => report(&error),
                 Ok(never) => match never {},
             },

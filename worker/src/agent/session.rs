@@ -88,8 +88,7 @@ impl<'a> Session<'a> {
             Some(reason) => Error::Call { call: "Session", code: status.code(), reason },
             None => Error::call("Session", status),
         })?;
-        let mut session =
-            Self { parts, id: String::new(), stream: stream.into_inner(), dispatcher, channel };
+        let mut session = Self { parts, id: String::new(), stream: stream.into_inner(), dispatcher, channel };
         let first = session.message().await?;
         if first.session_id.is_empty() {
             return Err(Error::Missing("session_id"));
@@ -182,11 +181,7 @@ async fn follow_assignments(
     }
 }
 
-async fn follow_directory(
-    parts: &Parts,
-    channel: Channel,
-    session_id: &str,
-) -> Result<Infallible, Error> {
+async fn follow_directory(parts: &Parts, channel: Channel, session_id: &str) -> Result<Infallible, Error> {
     let mut directory = DirectoryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
     let request = WatchRequest { session_id: session_id.to_owned() };
     let stream = directory.watch(request).await;

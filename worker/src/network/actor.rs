@@ -216,7 +216,9 @@ impl Actor {
         }
         let still_used = pass.fresh.iter().filter(|id| self.state.is_used(id));
         self.applied.extend(still_used.cloned());
-        if pass.clearing && let Some(reply) = self.clearing.take() {
+        if pass.clearing
+            && let Some(reply) = self.clearing.take()
+        {
             let failed = outcome.errors.first().map(|(subject, text)| format!("{subject}: {text}"));
             let _ = reply.send(failed.map_or(Ok(()), |text| Err(Error::Kernel(text))));
         }

@@ -115,8 +115,8 @@ fn peer(endpoint: &Endpoint) -> Result<Peer, String> {
     let mac = <[u8; 6]>::try_from(endpoint.mac.as_slice());
     let mac = mac.map_err(|_| format!("mac has {} bytes, not 6", endpoint.mac.len()))?;
     let addresses = endpoint.addresses.iter();
-    let addresses =
-        addresses.map(|text| text.parse::<IpAddr>().map_err(|_| format!("address {text:?} is no IP address")));
+    let addresses = addresses
+        .map(|text| text.parse::<IpAddr>().map_err(|_| format!("address {text:?} is no IP address")));
     Ok(Peer { mac: Mac(mac), addresses: addresses.collect::<Result<_, _>>()?, vtep })
 }
 

@@ -89,9 +89,9 @@ impl State {
         !self.is_used(network) || (self.directory.is_known(network) && self.underlay.is_some())
     }
 
-    /// Whether the sandbox can be made, or is to go.
+    /// Whether the sandbox is to go, or can be made: with it come its networks, which must then be known.
     pub fn may_make(&self, task: &TaskId) -> bool {
-        self.underlay.is_some() || self.wishes.get(task).is_none_or(|wish| wish.places.is_empty())
+        self.wishes.get(task).is_none_or(|wish| wish.networks().all(|id| self.may_touch(id)))
     }
 
     pub fn desired(&self) -> Desired {

@@ -123,7 +123,8 @@ fn overlay(network: Network) -> Result<OverlayNetwork, Error> {
     }
     let mtu = state.options.get(MTU_OPTION).or_else(|| network.spec.driver.options.get(MTU_OPTION));
     let mtu = mtu.map(|text| {
-        let refuse = |_| Error::invalid(format!("driver_state.options.{MTU_OPTION}"), text, "bytes, to 65535");
+        let refuse =
+            |_| Error::invalid(format!("driver_state.options.{MTU_OPTION}"), text, "bytes, to 65535");
         text.parse().map_err(refuse)
     });
     Ok(OverlayNetwork {

@@ -23,9 +23,12 @@ pub struct Found {
     pub unknown: BTreeMap<String, Status>,
 }
 
-pub fn find(remembered: Vec<(wire::Task, Option<wire::TaskStatus>)>, containers: Vec<ContainerState>) -> Found {
-    let mut found = Found::default();
-    found.unknown = containers.into_iter().map(|container| (container.id, container.status)).collect();
+pub fn find(
+    remembered: Vec<(wire::Task, Option<wire::TaskStatus>)>,
+    containers: Vec<ContainerState>,
+) -> Found {
+    let unknown = containers.into_iter().map(|container| (container.id, container.status));
+    let mut found = Found { unknown: unknown.collect(), ..Found::default() };
     for (task, status) in remembered {
         let id = task.id.clone();
         let state = status.map_or(TaskState::New, |status| status.state().into());

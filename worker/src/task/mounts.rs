@@ -42,11 +42,15 @@ fn absolute(field: &str, path: &str) -> Result<PathBuf, Error> {
 fn bind(field: &str, source: &str, options: Option<&wire::mount::BindOptions>) -> Result<MountKind, Error> {
     let source = absolute(&format!("{field}.source"), source)?;
     let options = options.copied().unwrap_or_default();
-    refuse(field, "bind_options", &[
-        ("createmountpoint", options.createmountpoint),
-        ("readonlynonrecursive", options.readonlynonrecursive),
-        ("readonlyforcerecursive", options.readonlyforcerecursive),
-    ])?;
+    refuse(
+        field,
+        "bind_options",
+        &[
+            ("createmountpoint", options.createmountpoint),
+            ("readonlynonrecursive", options.readonlynonrecursive),
+            ("readonlyforcerecursive", options.readonlyforcerecursive),
+        ],
+    )?;
     let propagation = WirePropagation::try_from(options.propagation).map_err(|_| {
         let field = format!("{field}.bind_options.propagation");
         Error::invalid(field, options.propagation, "rprivate, private, rshared, shared, rslave or slave")
@@ -74,12 +78,16 @@ fn volume(
 ) -> Result<MountKind, Error> {
     let options = options.cloned().unwrap_or_default();
     let driver = options.driver_config.unwrap_or_default();
-    refuse(field, "volume_options", &[
-        ("driver_config.name", !matches!(driver.name.as_str(), "" | "local")),
-        ("driver_config.options", !driver.options.is_empty()),
-        ("labels", !options.labels.is_empty()),
-        ("subpath", !options.subpath.is_empty()),
-    ])?;
+    refuse(
+        field,
+        "volume_options",
+        &[
+            ("driver_config.name", !matches!(driver.name.as_str(), "" | "local")),
+            ("driver_config.options", !driver.options.is_empty()),
+            ("labels", !options.labels.is_empty()),
+            ("subpath", !options.subpath.is_empty()),
+        ],
+    )?;
     Ok(MountKind::Volume { name: (!source.is_empty()).then_some(source), copy: !options.nocopy })
 }
 
@@ -116,11 +124,11 @@ mod tests {
 
     #[test]
     fn kinds() {
-        let bind = wire::Mount { source: "/d/{{.Task.Slot}}".into(), target: "/x".into(), ..Default::default() };
+        let bind =
+            wire::Mount { source: "/d/{{.Task.Slot}}".into(), target: "/x".into(), ..Default::default() };
         let MountKind::Bind { source, recursive: true, .. } = converted(bind).unwrap().kind else { panic!() };
         assert_eq!(source, Path::new("/d/2"));
-        let volume =
-            wire::Mount { r#type: Type::Volume.into(), target: "/x".into(), ..Default::default() };
+        let volume = wire::Mount { r#type: Type::Volume.into(), target: "/x".into(), ..Default::default() };
         assert_eq!(converted(volume).unwrap().kind, MountKind::Volume { name: None, copy: true });
     }
 

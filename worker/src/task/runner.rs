@@ -191,7 +191,7 @@ impl Runner {
     async fn changed(&self) {
         if self.orders.clone().changed().await.is_err() {
             // The supervisor drops its runners together with their orders.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -310,6 +310,6 @@ fn describe(exit: &Exit) -> String {
 /// Resolves once the task shall end.
 async fn ended(orders: &mut watch::Receiver<Order>) {
     if orders.wait_for(|order| order.ends()).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -84,17 +84,6 @@ pub enum Ending {
 }
 
 impl Seen {
-    /// A task of which this node knows nothing yet.
-    pub fn new() -> Self {
-        Self {
-            state: TaskState::New,
-            container: Container::Absent,
-            network: false,
-            remains: false,
-            failure: None,
-        }
-    }
-
     fn exit(&self) -> Option<Exit> {
         match &self.container {
             Container::Exited(exit) => Some(exit.clone()),
@@ -164,7 +153,9 @@ fn lost(seen: &Seen) -> Step {
     if seen.network {
         return Step::Detach;
     }
-    Step::End(Ending::Failure(Failure::failed("task: its container is gone, the node may have been restarted")))
+    Step::End(Ending::Failure(Failure::failed(
+        "task: its container is gone, the node may have been restarted",
+    )))
 }
 
 #[cfg(test)]
@@ -180,6 +171,17 @@ mod tests {
     const STOP: Order = Order { run: false, stop: true, remove: false };
     const REMOVE: Order = Order { run: true, stop: false, remove: true };
 
+    /// A task of which the node knows nothing yet.
+    fn new() -> Seen {
+        Seen {
+            state: TaskState::New,
+            container: Container::Absent,
+            network: false,
+            remains: false,
+            failure: None,
+        }
+    }
+
     fn exit(code: u32) -> Exit {
         Exit { code, oom: false, at: SystemTime::UNIX_EPOCH }
     }
@@ -191,7 +193,9 @@ mod tests {
             Step::Prepare => {
                 (seen.container, seen.network, seen.remains) = (Container::Created, true, true);
             }
-            Step::Start => (seen.state, seen.container) = (TaskState::Starting, Container::Running { pid: 1 }),
+            Step::Start => {
+                (seen.state, seen.container) = (TaskState::Starting, Container::Running { pid: 1 });
+            }
             Step::Watch => seen.container = Container::Exited(exit(0)),
             Step::Stop => seen.container = Container::Exited(exit(143)),
             Step::Detach => seen.network = false,
@@ -231,8 +235,8 @@ mod tests {
             Step::Clean,
             Step::Hold,
         ];
-        assert_eq!(life(RUN, Seen::new()), expected);
-        assert_eq!(life(READY, Seen::new())[4..], [Step::Hold], "waits until it shall run");
+        assert_eq!(life(RUN, new()), expected);
+        assert_eq!(life(READY, new())[4..], [Step::Hold], "waits until it shall run");
     }
 
     #[test]
@@ -247,22 +251,20 @@ mod tests {
         let stopped = Step::End(Ending::Stopped(Some(exit(143))));
         assert_eq!(life(STOP, running.clone()), [Step::Stop, Step::Detach, stopped, Step::Clean, Step::Hold]);
         assert_eq!(life(REMOVE, running), [Step::Stop, Step::Detach, Step::Clean, Step::Forget]);
-        assert_eq!(life(STOP, Seen::new()), [Step::End(Ending::Stopped(None)), Step::Hold]);
+        assert_eq!(life(STOP, new()), [Step::End(Ending::Stopped(None)), Step::Hold]);
     }
 
     #[test]
     fn what_was_started_before_is_never_started_again() {
         for container in [Container::Absent, Container::Created] {
-            let seen = Seen {
-                state: TaskState::Starting,
-                container,
-                network: true,
-                remains: true,
-                failure: None,
-            };
+            let seen =
+                Seen { state: TaskState::Starting, container, network: true, remains: true, failure: None };
             let steps = life(RUN, seen);
             assert!(!steps.contains(&Step::Start) && !steps.contains(&Step::Prepare), "{steps:?}");
-            assert!(matches!(&steps[1], Step::End(Ending::Failure(failure)) if !failure.rejected), "{steps:?}");
+            assert!(
+                matches!(&steps[1], Step::End(Ending::Failure(failure)) if !failure.rejected),
+                "{steps:?}"
+            );
         }
     }
 

@@ -9,9 +9,11 @@ use crate::description::Facts;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("{field}: placeholder {{{{{placeholder}}}}} is not known; use .Service.ID, .Service.Name, \
+    #[error(
+        "{field}: placeholder {{{{{placeholder}}}}} is not known; use .Service.ID, .Service.Name, \
              .Service.Labels, .Node.ID, .Node.Hostname, .Node.Platform.Architecture, .Node.Platform.OS, \
-             .Task.ID, .Task.Name or .Task.Slot")]
+             .Task.ID, .Task.Name or .Task.Slot"
+    )]
     Unknown { field: String, placeholder: String },
     #[error("{field}: {{{{ has no }}}} in {text:?}")]
     Open { field: String, text: String },

@@ -1,0 +1,89 @@
+//! A kernel for tests: what exists is a record, and removals can be held up.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use netdriver::{Desired, NetworkKey, SandboxKey, Scope, Subject};
+use tokio::sync::watch;
+use worker::network::{Kernel, Outcome};
+
+#[derive(Default)]
+pub struct FakeKernel {
+    world: watch::Sender<Desired>,
+    /// Removals of sandboxes wait while this holds.
+    pub blocked: watch::Sender<bool>,
+    /// Passes begun, by what they covered.
+    pub passes: watch::Sender<Vec<Scope>>,
+    /// The next pass fails for these.
+    pub faults: Mutex<Vec<(Subject, String)>>,
+}
+
+impl FakeKernel {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn world(&self) -> Desired {
+        self.world.borrow().clone()
+    }
+
+    pub fn put(&self, world: Desired) {
+        self.world.send_replace(world);
+    }
+
+    pub async fn until(&self, what: &str, holds: impl Fn(&Desired) -> bool) {
+        super::lab::seen(&self.world, what, |world| holds(world).then_some(())).await;
+    }
+
+    fn bring(&self, desired: &Desired, networks: &[NetworkKey], sandboxes: &[SandboxKey]) {
+        self.world.send_modify(|world| {
+            for key in networks {
+                match desired.networks.get(key) {
+                    Some(overlay) => _ = world.networks.insert(key.clone(), overlay.clone()),
+                    None => _ = world.networks.remove(key),
+                }
+            }
+            for key in sandboxes {
+                match desired.sandboxes.get(key) {
+                    Some(sandbox) => _ = world.sandboxes.insert(key.clone(), sandbox.clone()),
+                    None => _ = world.sandboxes.remove(key),
+                }
+            }
+            let attachments = sandboxes.iter().filter_map(|key| desired.sandboxes.get(key));
+            for attachment in attachments.flat_map(|sandbox| &sandbox.attachments) {
+                let overlay = desired.networks[&attachment.network].clone();
+                world.networks.entry(attachment.network.clone()).or_insert(overlay);
+            }
+        });
+    }
+}
+
+#[async_trait::async_trait]
+impl Kernel for FakeKernel {
+    async fn ensure(&self, desired: &Desired, scope: Scope) -> Outcome {
+        self.passes.send_modify(|passes| passes.push(scope.clone()));
+        let before = self.world();
+        let (networks, sandboxes) = match scope {
+            Scope::Only { networks, sandboxes } => {
+                (networks.into_iter().collect::<Vec<_>>(), sandboxes.into_iter().collect::<Vec<_>>())
+            }
+            Scope::All => (
+                before.networks.keys().chain(desired.networks.keys()).cloned().collect(),
+                before.sandboxes.keys().chain(desired.sandboxes.keys()).cloned().collect(),
+            ),
+        };
+        if sandboxes.iter().any(|key| !desired.sandboxes.contains_key(key)) {
+            let mut blocked = self.blocked.subscribe();
+            blocked.wait_for(|blocked| !blocked).await.unwrap();
+        }
+        let errors = std::mem::take(&mut *self.faults.lock().unwrap());
+        if errors.is_empty() {
+            self.bring(desired, &networks, &sandboxes);
+        }
+        Outcome { changes: usize::from(self.world() != before), errors }
+    }
+
+    fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {
+        format!("/netns/s-{key}").into()
+    }
+}

@@ -1,0 +1,11 @@
+//! The worker against managers, a runtime and a kernel that are made up: what it tells, what it makes, in what order.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod kernel;
+mod lab;
+mod life;
+mod manager;
+mod network;
+mod restart;
+mod sessions;
