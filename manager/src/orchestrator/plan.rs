@@ -78,8 +78,7 @@ impl<'a> Planner<'a> {
                 Want::Drop => cell.tasks.iter().for_each(|task| self.plan.desire(task, TaskState::Remove)),
                 Want::Stop => cell.live().for_each(|task| self.stop(task)),
                 Want::Hold => {
-                    self.retire(cell);
-                    cell.sound(self.view).for_each(|task| self.start(cell, task));
+                    self.settle(cell);
                 }
                 Want::Run => self.run(place, cell),
             }
@@ -107,22 +106,11 @@ impl<'a> Planner<'a> {
 
     /// Brings a place to one sound task of the present spec, but for updates, which are only proposed.
     fn run(&mut self, place: &'a Place, cell: &'a Cell<'a>) {
-        self.retire(cell);
-        let clean = self.best_of(cell, |task| is_clean(self.service, task));
-        let dirty = self.best_of(cell, |task| !is_clean(self.service, task));
+        let (clean, dirty) = self.settle(cell);
         self.progress.look_at(self.service, cell, clean);
         match (clean, dirty) {
-            (Some(clean), Some(dirty)) => {
-                let stays = self.service.spec.update.order == UpdateOrder::StartFirst
-                    && clean.status.state != TaskState::Running;
-                if !stays {
-                    self.stop(dirty);
-                }
-                self.start(cell, clean);
-            }
-            (Some(clean), None) => self.start(cell, clean),
+            (Some(_), _) => {}
             (None, Some(dirty)) => {
-                self.start(cell, dirty);
                 self.progress.candidates.push(Candidate { place, cell, dirty: Some(dirty) });
             }
             (None, None) if restart::is_due(cell, &self.service.spec.task.restart) => {
@@ -137,10 +125,23 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Gives up the tasks that ended or were lost; the latter may still run.
-    fn retire(&mut self, cell: &Cell<'a>) {
-        let view = self.view;
+    /// Leaves at most one sound task of the present spec and one of another, and lets them run when they may. Tasks
+    /// that ended or were lost are given up; the latter may still run.
+    fn settle(&mut self, cell: &Cell<'a>) -> (Option<&'a Task>, Option<&'a Task>) {
+        let (view, service) = (self.view, self.service);
         cell.live().filter(|task| fate(view, task) != Fate::Sound).for_each(|task| self.stop(task));
+        let clean = self.best_of(cell, |task| is_clean(service, task));
+        let dirty = self.best_of(cell, |task| !is_clean(service, task));
+        let start_first = update::config(service).order == UpdateOrder::StartFirst;
+        if let (Some(clean), Some(dirty)) = (clean, dirty)
+            && (!start_first || clean.status.state == TaskState::Running)
+        {
+            self.stop(dirty);
+            self.start(cell, clean);
+            return (Some(clean), None);
+        }
+        clean.into_iter().chain(dirty).for_each(|task| self.start(cell, task));
+        (clean, dirty)
     }
 
     fn stop(&mut self, task: &'a Task) {

@@ -5,13 +5,14 @@
 //! another spec are candidates. A newer spec simply makes other tasks the candidates.
 //!
 //! A task of the present spec that ends by itself during the update, soon after it was created, has failed. If
-//! more than the allowed part of the places has failed, the update pauses (also where it shall roll back,
-//! which is not built yet) and says why. Who changes the spec clears the status, which lets it go on.
+//! more than the allowed part of the places has failed, the update pauses (also where it shall roll back
+//! by itself, which is not built yet) and says why. Who changes the spec clears the status, which lets it go on.
 
 use std::time::{Duration, SystemTime};
 
 use proto::model::{
-    FailureAction, RestartCondition, Service, Task, TaskState, UpdateOrder, UpdateState, UpdateStatus,
+    FailureAction, RestartCondition, Service, Task, TaskState, UpdateConfig, UpdateOrder, UpdateState,
+    UpdateStatus,
 };
 
 use super::Place;
@@ -75,11 +76,11 @@ impl Steps<'_> {
 
 pub(super) fn plan<'a>(service: &Service, progress: &Progress<'a>, now: SystemTime) -> Steps<'a> {
     let state = service.update_status.as_ref().map_or(UpdateState::Unknown, |status| status.state);
-    let mut steps =
-        Steps { start_first: service.spec.update.order == UpdateOrder::StartFirst, ..Steps::default() };
+    let start_first = config(service).order == UpdateOrder::StartFirst;
+    let mut steps = Steps { start_first, ..Steps::default() };
     match state {
         UpdateState::Paused | UpdateState::RollbackPaused => {}
-        UpdateState::Updating => {
+        UpdateState::Updating | UpdateState::RollbackStarted => {
             if let Some(message) = failure(service, progress) {
                 steps.status = status(service, UpdateState::Paused, now, message);
             } else if progress.candidates.is_empty() {
@@ -88,18 +89,30 @@ pub(super) fn plan<'a>(service: &Service, progress: &Progress<'a>, now: SystemTi
                 choose(service, progress, now, &mut steps);
             }
         }
-        _ if progress.candidates.is_empty() => {}
-        _ => {
-            steps.status = status(service, UpdateState::Updating, now, "update in progress".into());
-            choose(service, progress, now, &mut steps);
+        UpdateState::Unknown | UpdateState::Completed | UpdateState::RollbackCompleted => {
+            if !progress.candidates.is_empty() {
+                steps.status = status(service, UpdateState::Updating, now, "update in progress".into());
+                choose(service, progress, now, &mut steps);
+            }
         }
     }
     steps
 }
 
+/// That of the rollback, if the user has asked for one. It goes like any other update, to the spec before.
+pub(super) fn config(service: &Service) -> &UpdateConfig {
+    let rollback = service.spec.rollback.as_ref().filter(|_| is_rollback(service));
+    rollback.unwrap_or(&service.spec.update)
+}
+
+fn is_rollback(service: &Service) -> bool {
+    let state = service.update_status.as_ref().map(|status| status.state);
+    matches!(state, Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused))
+}
+
 /// Takes as many candidates as may be in flight; first those that do not run, since nothing is lost with them.
 fn choose<'a>(service: &Service, progress: &Progress<'a>, now: SystemTime, steps: &mut Steps<'a>) {
-    let config = &service.spec.update;
+    let config = config(service);
     let settled = progress.running_since.iter().map(|since| *since + config.delay);
     let (unsettled, in_flight) = (settled.filter(|at| *at > now), progress.in_flight);
     let unsettled: Vec<SystemTime> = unsettled.collect();
@@ -114,7 +127,7 @@ fn choose<'a>(service: &Service, progress: &Progress<'a>, now: SystemTime, steps
 
 /// The update is complete when every task has run for as long as it is to be monitored.
 fn complete(service: &Service, progress: &Progress<'_>, now: SystemTime, steps: &mut Steps<'_>) {
-    let monitored = progress.running_since.iter().map(|since| *since + service.spec.update.monitor).max();
+    let monitored = progress.running_since.iter().map(|since| *since + config(service).monitor).max();
     if progress.in_flight > 0 {
         return;
     }
@@ -126,21 +139,22 @@ fn complete(service: &Service, progress: &Progress<'_>, now: SystemTime, steps: 
 
 /// Why the update must not go on.
 fn failure(service: &Service, progress: &Progress<'_>) -> Option<String> {
-    let config = &service.spec.update;
+    let config = config(service);
     let last = progress.failed.last()?;
     let ratio = progress.failed.len() as f64 / progress.places.max(1) as f64;
     if config.failure_action == FailureAction::Continue || ratio <= f64::from(config.max_failure_ratio) {
         return None;
     }
     let why = if last.status.err.is_empty() { &last.status.message } else { &last.status.err };
-    Some(format!("update paused due to failure or early termination of task {}: {why}", last.id))
+    let what = if is_rollback(service) { "rollback" } else { "update" };
+    Some(format!("{what} paused due to failure or early termination of task {}: {why}", last.id))
 }
 
 fn has_failed(service: &Service, task: &Task, started: SystemTime) -> bool {
     let completes = service.spec.task.restart.condition != RestartCondition::Any;
     let proper = completes && task.status.state == TaskState::Complete;
     let age = ended_at(task).duration_since(task.meta.created_at).unwrap_or_default();
-    let soon = age <= service.spec.update.monitor + START_UP;
+    let soon = age <= config(service).monitor + START_UP;
     ended_by_itself(task) && !proper && soon && task.meta.created_at >= started
 }
 
@@ -149,9 +163,16 @@ fn since(task: &Task) -> SystemTime {
 }
 
 fn status(service: &Service, state: UpdateState, now: SystemTime, message: String) -> Option<UpdateStatus> {
-    let before = service.update_status.as_ref();
-    let started_at =
-        if state == UpdateState::Updating { Some(now) } else { before.and_then(|b| b.started_at) };
-    let completed_at = (state == UpdateState::Completed).then_some(now);
-    Some(UpdateStatus { state, started_at, completed_at, message })
+    let (started_at, state, message) = match (state, service.update_status.as_ref()) {
+        (UpdateState::Updating, _) | (_, None) => (Some(now), state, message),
+        (UpdateState::Paused, Some(before)) if is_rollback(service) => {
+            (before.started_at, UpdateState::RollbackPaused, message)
+        }
+        (UpdateState::Completed, Some(before)) if is_rollback(service) => {
+            (before.started_at, UpdateState::RollbackCompleted, "rollback completed".into())
+        }
+        (_, Some(before)) => (before.started_at, state, message),
+    };
+    let completed = matches!(state, UpdateState::Completed | UpdateState::RollbackCompleted);
+    Some(UpdateStatus { state, started_at, completed_at: completed.then_some(now), message })
 }

@@ -1,11 +1,12 @@
 //! The control loops, each as a planner over a real state machine, and all together with made-up workers.
 
 mod allocator;
-
+mod chain;
 mod orchestrator;
-
+mod properties;
 mod restart;
+mod rolemanager;
 mod scheduler;
-
+mod size;
 mod support;
 mod update;

@@ -170,3 +170,27 @@ async fn a_task_that_has_ended_for_good_is_tried_again_with_a_new_spec() {
     world.settle(&Orchestrator).await;
     assert_eq!(world.live("web").len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_says_so() {
+    let world = running(1, UpdateConfig::default()).await;
+    world.change_spec("web", |spec| set_image(spec, "web:0")).await;
+    world
+        .write(|tx| {
+            let mut web = Service::clone(tx.service_by_name("web").unwrap());
+            web.update_status = Some(UpdateStatus {
+                state: UpdateState::RollbackStarted,
+                started_at: Some(tx.now()),
+                completed_at: None,
+                message: String::new(),
+            });
+            tx.update(web);
+        })
+        .await;
+    world.settle(&Orchestrator).await;
+    assert_eq!(on_image(&world, "web:0"), 1);
+    obey(&world).await;
+    advance(5 * SECOND).await;
+    world.settle(&Orchestrator).await;
+    assert_eq!(status(&world), Some(UpdateState::RollbackCompleted));
+}
