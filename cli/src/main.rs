@@ -27,7 +27,6 @@ pub struct Cli {
     #[arg(
         short = 'H',
         long,
-        global = true,
         env = "SWARMCTL_HOST",
         value_name = "unix://PATH",
         default_value = "unix:///run/swarmd/swarmd.sock"

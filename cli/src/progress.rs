@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use proto::model::{Mode, NodeId, Service, Slot, Task, TaskState, UpdateState};
+use proto::model::{Mode, NodeId, RestartCondition, Service, Slot, Task, TaskState, UpdateState};
 use proto::wire::list_tasks_request::Filters;
 
 use crate::client::Client;
@@ -146,7 +146,7 @@ fn given_up(service: &Service, tasks: &[Task], waited: Duration) -> Option<Strin
     let failures: Vec<&Task> =
         current.filter(|task| matches!(task.status.state, TaskState::Failed | TaskState::Rejected)).collect();
     if let Some(last) = failures.last()
-        && (failures.len() >= FAILURES || wanted(tasks).is_none())
+        && (failures.len() >= FAILURES || service.spec.task.restart.condition == RestartCondition::None)
     {
         return Some(format!("task {} {}: {}", last.annotations.name, last.status.state, last.status.err));
     }

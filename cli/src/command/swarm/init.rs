@@ -22,9 +22,8 @@ pub struct Init {
     #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
     data_path_addr: String,
     /// UDP port for traffic between tasks, 1024 to 49151 [default: 4789]
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "PORT",
-          value_parser = clap::value_parser!(u32).range(1024..=49151))]
-    data_path_port: u32,
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u32).range(1024..=49151))]
+    data_path_port: Option<u32>,
     /// Pool from which networks without a subnet are served, CIDR; may be given several times [default: 10.0.0.0/8]
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     default_addr_pool: Vec<String>,
@@ -46,7 +45,7 @@ impl Init {
             advertise_addr: self.advertise_addr,
             listen_addr: self.listen_addr,
             data_path_addr: self.data_path_addr,
-            data_path_port: self.data_path_port,
+            data_path_port: self.data_path_port.unwrap_or_default(),
             default_addr_pool: self.default_addr_pool,
             default_addr_pool_mask_length: self.default_addr_pool_mask_length,
             spec: Some(spec),
