@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use super::spec::Node;
 
 /// Where memory is accounted: a hierarchy of its own in version 1, the only one in version 2.
@@ -36,7 +38,8 @@ impl Cgroups {
 
     pub(super) fn node(&self) -> Node {
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-        Node { cpus, swap_accounting: self.swap_accounting(), unified: self.unified }
+        let open_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
+        Node { cpus, swap_accounting: self.swap_accounting(), unified: self.unified, open_files }
     }
 
     fn swap_accounting(&self) -> bool {

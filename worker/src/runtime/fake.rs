@@ -229,11 +229,15 @@ impl Runtime for Fake {
             state.next_pid += 1;
             let pid = state.next_pid;
             let container = state.get(id)?;
-            if container.status != Status::Created {
-                return Err(Error::Exists { id: id.to_owned() });
+            match container.status {
+                Status::Created => {
+                    container.status = Status::Running { pid };
+                    Ok(Started { pid })
+                }
+                // The answer to an earlier attempt was lost.
+                Status::Running { pid } => Ok(Started { pid }),
+                Status::Exited(_) => Err(Error::Ended { id: id.to_owned() }),
             }
-            container.status = Status::Running { pid };
-            Ok(Started { pid })
         })
         .await
     }
@@ -303,5 +307,50 @@ impl Runtime for Fake {
 
     async fn remove_logs(&self, _id: &str) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn config(id: &str) -> ContainerConfig {
+        ContainerConfig { id: id.to_owned(), ..ContainerConfig::default() }
+    }
+
+    #[tokio::test]
+    async fn a_container_lives_as_scripted() {
+        let fake = Arc::new(Fake::new());
+        fake.create(&config("a")).await.unwrap();
+        fake.start("a").await.unwrap();
+        let exit = tokio::join!(fake.wait("a"), async {
+            fake.called(Call::Wait, "a").await;
+            fake.exit("a", 3);
+        });
+        assert_eq!(exit.0.unwrap().code, 3);
+        assert!(matches!(fake.start("a").await, Err(Error::Ended { .. })));
+        fake.remove("a").await.unwrap();
+        assert_eq!(fake.list().await.unwrap(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_come_in_order_and_stopping_kills_in_the_end() {
+        let fake = Fake::new();
+        let lost = Error::Unavailable { reason: "x".to_owned() };
+        fake.fail(Call::Create, Fault::Error(lost.clone()));
+        fake.fail(Call::Create, Fault::Lost(lost));
+        for _ in 0..2 {
+            assert!(matches!(fake.create(&config("a")).await, Err(Error::Unavailable { .. })));
+        }
+        assert!(matches!(fake.create(&config("a")).await, Err(Error::Exists { .. })));
+        fake.start("a").await.unwrap();
+        fake.ignore_stop();
+        fake.stop("a", None, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(fake.wait("a").await.unwrap().code, 137);
+        fake.fail(Call::Remove, Fault::Hang);
+        let removal = tokio::time::timeout(Duration::from_secs(1), fake.remove("a"));
+        assert!(removal.await.is_err());
     }
 }

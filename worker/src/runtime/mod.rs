@@ -62,11 +62,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// exist before [`start`](Runtime::start).
     async fn create(&self, config: &ContainerConfig) -> Result<(), Error>;
 
-    /// Starts a created container once. A program that cannot be executed is an error here.
+    /// Starts a created container, once: a second call finds it running, or tells that it has ended. A program that
+    /// cannot be executed is an error here.
     async fn start(&self, id: &str) -> Result<Started, Error>;
 
     /// Resolves when the container has ended, at once if it has ended before. Survives a restart of the runtime
-    /// underneath.
+    /// underneath. Somebody has to wait for each container that runs: what it needs while it runs is given back
+    /// then, and its output complete.
     async fn wait(&self, id: &str) -> Result<Exit, Error>;
 
     /// Sends a signal to the first process of a running container.

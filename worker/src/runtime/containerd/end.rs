@@ -6,12 +6,16 @@
 use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1::snapshots::RemoveSnapshotRequest;
-use containerd_client::services::v1::{DeleteContainerRequest, DeleteTaskRequest, KillRequest, WaitRequest};
+use containerd_client::services::v1::{
+    Container, DeleteContainerRequest, DeleteTaskRequest, KillRequest, UpdateContainerRequest, WaitRequest,
+};
+use prost_types::FieldMask;
 use tonic::Code;
 
 use super::Containerd;
+use super::record::Record;
 use crate::runtime::client::{failed, lost, or_absent};
-use crate::runtime::{Error, Exit, Signal, Status, files, volumes};
+use crate::runtime::{Error, Exit, Signal, files, volumes};
 
 /// Between attempts to ask a containerd that is not there.
 const RETRY: Duration = Duration::from_millis(200);
@@ -26,12 +30,13 @@ impl Containerd {
             let status = match self.client.tasks().wait(request).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
-                    return Ok(self.exit(id, answer.exit_status, answer.exited_at));
+                    let exit = self.exit(id, answer.exit_status, answer.exited_at);
+                    return self.settle(id, exit).await;
                 }
                 Err(status) => status,
             };
             if status.code() == Code::NotFound {
-                return self.ended_unseen(id, interrupted).await;
+                return self.without_task(id, interrupted).await;
             }
             if !lost(&status) {
                 tracing::debug!(container = id, error = %status, "waiting is interrupted");
@@ -41,13 +46,36 @@ impl Containerd {
         }
     }
 
-    /// There is no task. If there was one a moment ago, its shim has died, and the container with it.
-    async fn ended_unseen(&self, id: &str, interrupted: bool) -> Result<Exit, Error> {
-        match (self.record(id).await?, interrupted) {
-            (None, _) => Err(Error::NoSuchContainer { id: id.to_owned() }),
-            (Some(_), false) => Err(Error::NotRunning { id: id.to_owned() }),
-            (Some(_), true) => Ok(Exit { code: KILLED, oom: false, at: SystemTime::now() }),
+    async fn without_task(&self, id: &str, interrupted: bool) -> Result<Exit, Error> {
+        let record = self.record(id).await?.ok_or_else(|| Error::NoSuchContainer { id: id.to_owned() })?;
+        match record.exit {
+            Some(exit) => Ok(exit.into()),
+            None if !interrupted => Err(Error::NotRunning { id: id.to_owned() }),
+            // There was a task a moment ago: its shim has died, and the container with it.
+            None => self.settle(id, Exit { code: KILLED, oom: false, at: SystemTime::now() }).await,
         }
+    }
+
+    /// Writes down how the container ended and lets its task go: shim, logger, control group. What another call
+    /// has written down stands.
+    async fn settle(&self, id: &str, exit: Exit) -> Result<Exit, Error> {
+        let record = self.record(id).await?.ok_or_else(|| Error::NoSuchContainer { id: id.to_owned() })?;
+        let exit = match &record.exit {
+            Some(exit) => exit.clone().into(),
+            None => self.note(id, record, exit).await?,
+        };
+        self.delete_task(id).await?;
+        Ok(exit)
+    }
+
+    async fn note(&self, id: &str, record: Record, exit: Exit) -> Result<Exit, Error> {
+        let record = Record { exit: Some((&exit).into()), ..record };
+        let container =
+            Container { id: id.to_owned(), extensions: record.extensions(), ..Container::default() };
+        let mask = FieldMask { paths: vec!["extensions".to_owned()] };
+        let request = UpdateContainerRequest { container: Some(container), update_mask: Some(mask) };
+        self.client.containers().update(request).await.map_err(failed("note the container's end"))?;
+        Ok(exit)
     }
 
     pub(super) fn exit(&self, id: &str, code: u32, at: Option<prost_types::Timestamp>) -> Exit {
@@ -135,21 +163,23 @@ impl Containerd {
         Ok(())
     }
 
+    /// Removes the task, killing it if it runs.
     async fn delete_task(&self, id: &str) -> Result<(), Error> {
         const ACTION: &str = "remove the container's task";
         let delete = || async {
             let request = DeleteTaskRequest { container_id: id.to_owned() };
             or_absent(self.client.tasks().delete(request).await).map(drop)
         };
-        match delete().await {
-            Err(status) if status.code() == Code::FailedPrecondition => {}
+        let refused = match delete().await {
+            Err(status) if !lost(&status) => status,
             outcome => return outcome.map_err(failed(ACTION)),
+        };
+        // containerd has no code of its own for a task that runs.
+        if !self.signalled(id, Signal::KILL).await? {
+            return Err(failed(ACTION)(refused));
         }
-        if let Some((Status::Running { .. }, _)) = self.status(id).await?
-            && self.signalled(id, Signal::KILL).await?
-        {
-            self.ended(id).await?;
-        }
+        let request = WaitRequest { container_id: id.to_owned(), ..WaitRequest::default() };
+        or_absent(self.client.tasks().wait(request).await).map_err(failed("wait for the container"))?;
         delete().await.map_err(failed(ACTION))
     }
 }

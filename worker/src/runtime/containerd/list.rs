@@ -54,9 +54,13 @@ impl Containerd {
     }
 
     fn state(&self, container: Container, task: Option<Process>) -> ContainerState {
-        let status = task.map_or(Status::Created, |task| self.status_of(&container.id, &task));
-        let labels = Record::of(&container).labels;
-        ContainerState { id: container.id, image: container.image, labels, status }
+        let record = Record::of(&container);
+        let status = match (record.exit, task) {
+            (Some(exit), _) => Status::Exited(exit.into()),
+            (None, Some(task)) => self.status_of(&container.id, &task),
+            (None, None) => Status::Created,
+        };
+        ContainerState { id: container.id, image: container.image, labels: record.labels, status }
     }
 
     fn status_of(&self, id: &str, task: &Process) -> Status {

@@ -123,12 +123,13 @@ impl Containerd {
         let client = Client::lazy(socket.expect("one of them is there"));
         match Self::open(config, client).await {
             Ok(opened) => Ok(Self { supervisor, ..opened }),
-            Err(error) => {
-                if let Some(supervisor) = supervisor {
+            Err(error) => match supervisor {
+                Some(supervisor) => {
                     supervisor.shutdown().await;
+                    Err(supervisor.explain(error))
                 }
-                Err(error)
-            }
+                None => Err(error),
+            },
         }
     }
 
@@ -287,7 +288,7 @@ async fn snapshotter(client: &Client) -> Result<String, Error> {
     found.map(str::to_owned).ok_or_else(none)
 }
 
-/// The host part of a path in a `binary://` address and its like.
+/// A path as it stands in an address.
 fn percent_encode(path: &Path) -> String {
     let text = path.to_string_lossy();
     text.bytes().fold(String::new(), |encoded, byte| match byte {

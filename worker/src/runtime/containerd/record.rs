@@ -3,10 +3,14 @@
 //! An extension and not labels, because containerd bounds the size of a label.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use containerd_client::services::v1::Container;
 use prost_types::Any;
 use serde::{Deserialize, Serialize};
+
+use crate::logs::timestamp;
+use crate::runtime::Exit;
 
 const EXTENSION: &str = "swarm.container";
 
@@ -19,6 +23,28 @@ pub(super) struct Record {
     /// A signal's number.
     pub stop_signal: Option<u8>,
     pub tty: bool,
+    /// How it ended: kept here because the task, which knows it too, is removed then.
+    pub exit: Option<RecordedExit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct RecordedExit {
+    code: u32,
+    oom: bool,
+    at: String,
+}
+
+impl From<&Exit> for RecordedExit {
+    fn from(exit: &Exit) -> Self {
+        Self { code: exit.code, oom: exit.oom, at: timestamp::format(exit.at) }
+    }
+}
+
+impl From<RecordedExit> for Exit {
+    fn from(exit: RecordedExit) -> Self {
+        let at = timestamp::parse(&exit.at).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self { code: exit.code, oom: exit.oom, at }
+    }
 }
 
 impl Record {

@@ -172,7 +172,7 @@ impl Shared {
         present: Option<&str>,
         seat: &Seat,
     ) -> Result<String, Error> {
-        let (session, top) = self.registries.resolve(name, auth).await?;
+        let (session, top) = self.registries.resolve(name, auth, present.is_some()).await?;
         let digest = top.digest.clone();
         if present == Some(&*digest) && self.info(name, &digest).await?.is_some() {
             return Ok(digest);

@@ -13,6 +13,7 @@ use oci_client::client::{
 };
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
+use tokio::time::Instant;
 
 use super::insecure::Insecure;
 use super::manifest::{Descriptor, MANIFEST_TYPES};
@@ -25,6 +26,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a manifest, with all that it takes: name resolution, credentials, each transport.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same when there is a local image to fall back to, and how long a registry that did not answer is then not
+/// asked again: else each of many tasks would wait for it.
+const FALLBACK_TIMEOUT: Duration = Duration::from_secs(5);
+const FALLBACK_FOR: Duration = Duration::from_secs(60);
 /// Clients are kept because making one reads all root certificates.
 const KEPT_CLIENTS: usize = 64;
 
@@ -44,6 +49,7 @@ pub(super) struct Registries {
 #[derive(Default)]
 struct State {
     worked: HashMap<String, Transport>,
+    silent: HashMap<String, Instant>,
     clients: HashMap<(String, Transport, Option<RegistryAuth>), Oci>,
 }
 
@@ -67,19 +73,30 @@ impl Registries {
         Ok(Self { insecure: Insecure::parse(insecure)?, certs_dir, state: Mutex::default() })
     }
 
-    /// Asks the registry what `name` is.
+    /// Asks the registry what `name` is. `fallback`: the image is here, only perhaps not the latest.
     pub(super) async fn resolve(
         &self,
         name: &Name,
         auth: Option<&RegistryAuth>,
+        fallback: bool,
     ) -> Result<(Session, Fetched), Error> {
-        match tokio::time::timeout(RESOLVE_TIMEOUT, self.try_transports(name, auth)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::Unreachable {
-                registry: name.registry().to_owned(),
-                reason: format!("no answer within {} s", RESOLVE_TIMEOUT.as_secs()),
-            }),
+        let registry = name.registry();
+        let unreachable = |reason: String| Error::Unreachable { registry: registry.to_owned(), reason };
+        if fallback && self.lock().silent.get(registry).is_some_and(|since| since.elapsed() < FALLBACK_FOR) {
+            return Err(unreachable("it did not answer a moment ago".to_owned()));
         }
+        let timeout = if fallback { FALLBACK_TIMEOUT } else { RESOLVE_TIMEOUT };
+        let outcome = match tokio::time::timeout(timeout, self.try_transports(name, auth)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(unreachable(format!("no answer within {} s", timeout.as_secs()))),
+        };
+        let mut state = self.lock();
+        match &outcome {
+            Err(Error::Unreachable { .. }) => drop(state.silent.insert(registry.to_owned(), Instant::now())),
+            _ => drop(state.silent.remove(registry)),
+        }
+        drop(state);
+        outcome
     }
 
     async fn try_transports(

@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub swap_accounting: bool,
     /// Control groups version 2.
     pub unified: bool,
+    /// How many open files this process may allow others.
+    pub open_files: u64,
 }
 
 /// All that a specification is written from.
@@ -70,7 +72,7 @@ pub(super) fn write(input: Input<'_>) -> Result<Value, Error> {
     let mounts = mounts::all(&config.mounts, input.volumes, input.generated, input.init)?;
     Ok(json!({
         "ociVersion": "1.0.2",
-        "process": process::process(config, image, &user, &capabilities)?,
+        "process": process::process(config, image, &user, &capabilities, node.open_files)?,
         "root": {"path": "rootfs", "readonly": config.read_only},
         "hostname": hostname(config),
         "mounts": mounts,

@@ -19,6 +19,7 @@ pub(super) fn process(
     image: &ImageConfig,
     user: &User,
     capabilities: &BTreeSet<String>,
+    open_files: u64,
 ) -> Result<Value, Error> {
     Ok(json!({
         "terminal": config.tty,
@@ -31,7 +32,7 @@ pub(super) fn process(
             "permitted": root_only(user, capabilities),
             "effective": root_only(user, capabilities),
         },
-        "rlimits": rlimits(&config.ulimits)?,
+        "rlimits": rlimits(&config.ulimits, open_files)?,
         "oomScoreAdj": config.oom_score_adj.unwrap_or(0),
         "noNewPrivileges": false,
     }))
@@ -88,7 +89,7 @@ fn directory(config: &ContainerConfig, image: &ImageConfig) -> Result<String, Er
     Ok(directory.to_owned())
 }
 
-fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<Value>, Error> {
+fn rlimits(ulimits: &[Ulimit], open_files: u64) -> Result<Vec<Value>, Error> {
     const KNOWN: [&str; 16] = [
         "as",
         "core",
@@ -110,7 +111,9 @@ fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<Value>, Error> {
     let unlimited = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
     let mut rlimits = Vec::new();
     if !ulimits.iter().any(|ulimit| ulimit.name == "nofile") {
-        rlimits.push(json!({"type": "RLIMIT_NOFILE", "soft": OPEN_FILES, "hard": OPEN_FILES}));
+        // No more than we have ourselves: to raise it takes a capability that we may not have.
+        let most = OPEN_FILES.min(open_files);
+        rlimits.push(json!({"type": "RLIMIT_NOFILE", "soft": most, "hard": most}));
     }
     for Ulimit { name, soft, hard } in ulimits {
         if !KNOWN.contains(&name.as_str()) {

@@ -84,7 +84,7 @@ fn devices() -> Value {
 mod tests {
     use super::*;
 
-    const NODE: Node = Node { cpus: 2, swap_accounting: true, unified: false };
+    const NODE: Node = Node { cpus: 2, swap_accounting: true, unified: false, open_files: 1 };
 
     #[test]
     fn limits_in_the_kernels_units() {

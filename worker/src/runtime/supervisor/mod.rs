@@ -29,12 +29,21 @@ const STEADY: Duration = Duration::from_secs(60);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 const LOG_CHECK: Duration = Duration::from_secs(60);
 
+/// Dropped without [`shutdown`](Self::shutdown) it lets containerd run on, for the next one to adopt.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     socket: PathBuf,
+    log: PathBuf,
     pid: Arc<AtomicU32>,
     stop: CancellationToken,
+    abandon: CancellationToken,
     tasks: TaskTracker,
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.abandon.cancel();
+    }
 }
 
 /// Where things of our containerd are.
@@ -65,10 +74,12 @@ impl Supervisor {
             None => Process::launch(&paths)?,
         };
         let (pid, stop) = (Arc::new(AtomicU32::new(process.pid())), CancellationToken::new());
-        let (tasks, socket) = (TaskTracker::new(), paths.socket.clone());
-        tasks.spawn(supervise(paths, process, pid.clone(), stop.clone()));
+        let (tasks, socket, log) = (TaskTracker::new(), paths.socket.clone(), paths.log.clone());
+        let abandon = CancellationToken::new();
+        let supervised = supervise(paths, process, pid.clone(), stop.clone());
+        tasks.spawn(abandon.clone().run_until_cancelled_owned(supervised));
         tasks.close();
-        Ok(Self { socket, pid, stop, tasks })
+        Ok(Self { socket, log, pid, stop, abandon, tasks })
     }
 
     pub(super) fn socket(&self) -> &Path {
@@ -78,6 +89,16 @@ impl Supervisor {
     /// `None` while it is down.
     pub(super) fn pid(&self) -> Option<u32> {
         Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    /// Adds to an error where containerd itself tells more.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Unavailable { reason } => {
+                Error::Unavailable { reason: format!("{reason}; see {}", self.log.display()) }
+            }
+            error => error,
+        }
     }
 
     /// Stops containerd and waits for its end.
@@ -97,7 +118,10 @@ async fn supervise(paths: Paths, first: Process, pid: Arc<AtomicU32>, stop: Canc
             tokio::select! {
                 () = process.ended() => tracing::error!(pid = process.pid(), "containerd has ended"),
                 never = log::keep_bounded(&paths.log, LOG_CHECK) => match never {},
-                () = stop.cancelled() => return process.stop(STOP_GRACE).await,
+                () = stop.cancelled() => {
+                    process.stop(STOP_GRACE).await;
+                    return pid.store(0, Ordering::Relaxed);
+                }
             }
             pid.store(0, Ordering::Relaxed);
             if begun.elapsed() > STEADY {
