@@ -37,9 +37,6 @@ pub enum Error {
     Exists { id: String },
     #[error("container {id} is not running")]
     NotRunning { id: String },
-    /// A container is started once.
-    #[error("container {id} has ended")]
-    Ended { id: String },
     #[error("containerd is not available: {reason}")]
     Unavailable { reason: String },
     #[error("containerd cannot {action}: {reason}")]
@@ -91,7 +88,6 @@ impl Error {
             | Self::NoSuchContainer { .. }
             | Self::Exists { .. }
             | Self::NotRunning { .. }
-            | Self::Ended { .. }
             | Self::Containerd { .. }
             | Self::Io { .. } => Verdict::Fail,
         }

@@ -236,7 +236,7 @@ impl Runtime for Fake {
                 }
                 // The answer to an earlier attempt was lost.
                 Status::Running { pid } => Ok(Started { pid }),
-                Status::Exited(_) => Err(Error::Ended { id: id.to_owned() }),
+                Status::Exited(_) => Err(Error::Exists { id: id.to_owned() }),
             }
         })
         .await
@@ -330,7 +330,7 @@ mod tests {
             fake.exit("a", 3);
         });
         assert_eq!(exit.0.unwrap().code, 3);
-        assert!(matches!(fake.start("a").await, Err(Error::Ended { .. })));
+        assert!(matches!(fake.start("a").await, Err(Error::Exists { .. })));
         fake.remove("a").await.unwrap();
         assert_eq!(fake.list().await.unwrap(), []);
     }

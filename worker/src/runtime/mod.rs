@@ -62,8 +62,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// exist before [`start`](Runtime::start).
     async fn create(&self, config: &ContainerConfig) -> Result<(), Error>;
 
-    /// Starts a created container, once: a second call finds it running, or tells that it has ended. A program that
-    /// cannot be executed is an error here.
+    /// Starts a created container, once: a second call finds it running, or says [`Error::Exists`] if it has ended. A
+    /// program that cannot be executed is an error here.
     async fn start(&self, id: &str) -> Result<Started, Error>;
 
     /// Resolves when the container has ended, at once if it has ended before. Survives a restart of the runtime

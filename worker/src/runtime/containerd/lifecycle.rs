@@ -107,7 +107,7 @@ impl Containerd {
     pub(super) async fn start_container(&self, id: &str) -> Result<Started, Error> {
         let record = self.record(id).await?.ok_or_else(|| Error::NoSuchContainer { id: id.to_owned() })?;
         if record.exit.is_some() {
-            return Err(Error::Ended { id: id.to_owned() });
+            return Err(Error::Exists { id: id.to_owned() });
         }
         let rootfs = self.snapshot(id, &record.snapshot).await?;
         let output = self.output(id);
@@ -125,7 +125,7 @@ impl Containerd {
             Err(status) if status.code() == Code::AlreadyExists => match self.status(id).await? {
                 Some((Status::Running { pid }, _)) => return Ok(Started { pid }),
                 Some((Status::Created, pid)) => pid,
-                _ => return Err(Error::Ended { id: id.to_owned() }),
+                _ => return Err(Error::Exists { id: id.to_owned() }),
             },
             Err(status) => return Err(not_started(status)),
         };
