@@ -4,16 +4,23 @@
 //! manager leads can no longer change anything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use raft_store::{Clock, Store, Term};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocator::Allocator;
 use crate::orchestrator::{Orchestrator, Reaper};
 use crate::reconcile::{self, Lead};
 use crate::scheduler::Scheduler;
+
+/// A loop may hear from the store that its term is over before leadership is seen to change.
+const AFTER_END: Duration = Duration::from_millis(20);
+
+/// A loop that panics must not take the machine with it.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// A loop of the leader: runs until `Lead::over`.
 #[derive(Clone)]
@@ -47,7 +54,10 @@ pub async fn run(store: Store, clock: Clock, loops: Vec<Loop>, stop: Cancellatio
     while !stop.is_cancelled() {
         let leading = leadership.borrow_and_update().leading;
         match leading {
-            Some(term) => lead(&store, &clock, &loops, term, &stop).await,
+            Some(term) => {
+                let pause = lead(&store, &clock, &loops, term, &stop).await;
+                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            }
             None => {
                 tokio::select! {
                     () = stop.cancelled() => {}
@@ -58,8 +68,9 @@ pub async fn run(store: Store, clock: Clock, loops: Vec<Loop>, stop: Cancellatio
     }
 }
 
-/// One term. Ends when leadership changes, on `stop`, or when a loop has ended by itself: then all start again.
-async fn lead(store: &Store, clock: &Clock, loops: &[Loop], term: Term, stop: &CancellationToken) {
+/// One term. Ends when leadership changes, on `stop`, or when a loop has ended by itself: then all start again, after
+/// the pause that is returned.
+async fn lead(store: &Store, clock: &Clock, loops: &[Loop], term: Term, stop: &CancellationToken) -> Duration {
     let over = stop.child_token();
     let mut running = JoinSet::new();
     for Loop { name, start } in loops {
@@ -74,21 +85,28 @@ async fn lead(store: &Store, clock: &Clock, loops: &[Loop], term: Term, stop: &C
 
     let mut leadership = store.leadership();
     let still = leadership.wait_for(|leadership| leadership.leading != Some(term));
-    tokio::select! {
-        () = stop.cancelled() => {}
-        _ = still => {}
+    let pause = tokio::select! {
+        () = stop.cancelled() => Duration::ZERO,
+        _ = still => Duration::ZERO,
         Some(ended) = running.join_next() => report(ended),
-    }
+    };
     over.cancel();
     while let Some(ended) = running.join_next().await {
         report(ended);
     }
     tracing::info!(term = term.0, "this manager no longer leads");
+    pause
 }
 
-fn report(ended: Result<&'static str, tokio::task::JoinError>) {
+fn report(ended: Result<&'static str, JoinError>) -> Duration {
     match ended {
-        Ok(name) => tracing::debug!("{name} has ended"),
-        Err(error) => tracing::error!(%error, "a loop of the leader has failed"),
+        Ok(name) => {
+            tracing::debug!("{name} has ended");
+            AFTER_END
+        }
+        Err(error) => {
+            tracing::error!(%error, "a loop of the leader has failed");
+            AFTER_FAILURE
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! A loop says which keys a change is about, plans them purely, and writes one action into a transaction. The driver
 //! decides when: at once after a commit that concerns the loop, when a planned moment has come, and on a period over
 //! everything. Changes that arrive while a commit is in flight are planned together afterwards. Actions travel in
-//! entries of bounded size; what the store refuses is planned again, from a newer view.
+//! entries of bounded size; what the store refuses is planned again later, from a newer view, and holds up nothing else.
 //!
 //! Nothing is remembered but the keys and moments to look at: a lost event is found by the next full pass, and
 //! a new leader starts with one.
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use raft_store::{Change, Clock, Commit, Lagged, Store, Tables, Term, Transaction, UpdateError, Watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::wakes::Wakes;
@@ -93,7 +94,8 @@ pub async fn run<P: Plan>(lead: Lead, plan: P) {
         plan,
         scope: Scope::All,
         wakes: Wakes::default(),
-        retry: FIRST_RETRY,
+        refused: Scope::default(),
+        retry: Retry { after: FIRST_RETRY, at: None },
     };
     tokio::select! {
         () = over.cancelled() => {}
@@ -109,7 +111,14 @@ struct Driver<P: Plan> {
     /// Not yet looked at.
     scope: Scope<P::Key>,
     wakes: Wakes<P::Key>,
-    retry: Duration,
+    /// Planned, but not all of it could be committed: looked at again later, so that it holds up nothing else.
+    refused: Scope<P::Key>,
+    retry: Retry,
+}
+
+struct Retry {
+    after: Duration,
+    at: Option<Instant>,
 }
 
 /// The term is over or the store has stopped.
@@ -117,16 +126,15 @@ struct Over;
 
 impl<P: Plan> Driver<P> {
     async fn run(mut self) {
-        let mut full_pass = tokio::time::interval(PERIOD);
-        full_pass.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut full_pass = interval_at(Instant::now() + PERIOD, PERIOD);
+        full_pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.take_what_is_there();
             if self.scope.is_empty() {
-                let next =
-                    self.wakes.next().map(|at| at.duration_since((self.lead.clock)()).unwrap_or_default());
+                let until = self.next_look();
                 tokio::select! {
                     news = self.watch.next() => self.take(news),
-                    () = tokio::time::sleep(next.unwrap_or(PERIOD)) => {}
+                    () = sleep_until(until) => {}
                     _ = full_pass.tick() => self.scope = Scope::All,
                 }
             } else if let Err(Over) = self.pass().await {
@@ -142,6 +150,17 @@ impl<P: Plan> Driver<P> {
         for key in self.wakes.due((self.lead.clock)()) {
             self.scope.add(key);
         }
+        if self.retry.at.is_some_and(|at| at <= Instant::now()) {
+            self.retry.at = None;
+            self.scope.join(std::mem::take(&mut self.refused));
+        }
+    }
+
+    /// When something is to be done without news.
+    fn next_look(&self) -> Instant {
+        let planned = self.wakes.next().map(|at| at.duration_since((self.lead.clock)()).unwrap_or_default());
+        let planned = Instant::now() + planned.unwrap_or(PERIOD);
+        self.retry.at.map_or(planned, |retry| retry.min(planned))
     }
 
     fn take(&mut self, news: Result<Arc<Commit>, Lagged>) {
@@ -165,11 +184,13 @@ impl<P: Plan> Driver<P> {
         let planned = self.plan.plan(&self.lead.store.view(), &scope, now);
         self.wakes.replace(&scope, planned.wakes);
         if self.commit(&planned.actions, now).await? {
-            self.retry = FIRST_RETRY;
+            if self.refused.is_empty() {
+                self.retry.after = FIRST_RETRY;
+            }
         } else {
-            self.scope.join(scope);
-            tokio::time::sleep(self.retry).await;
-            self.retry = (self.retry * 2).min(LAST_RETRY);
+            self.refused.join(scope);
+            self.retry.at = Some(Instant::now() + self.retry.after);
+            self.retry.after = (self.retry.after * 2).min(LAST_RETRY);
         }
         Ok(())
     }

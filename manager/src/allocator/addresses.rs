@@ -170,7 +170,7 @@ impl Hosts {
     }
 
     fn count(self) -> u128 {
-        (self.last + 1).saturating_sub(self.first)
+        if self.last < self.first { 0 } else { (self.last - self.first).saturating_add(1) }
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = IpAddr> {

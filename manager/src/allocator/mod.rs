@@ -12,8 +12,10 @@ mod addresses;
 mod networks;
 mod plan;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use ipnet::IpNet;
 use proto::model::{
     Attachment, Endpoint, Network, NetworkId, NetworkState, Service, ServiceId, Task, TaskId, TaskState,
 };
@@ -129,10 +131,10 @@ fn waiting_networks(view: &Tables) -> Vec<Key> {
         .collect()
 }
 
-type Versions<'a, T> = Option<&'a std::sync::Arc<T>>;
+type Versions<'a, T> = Option<&'a Arc<T>>;
 
 fn of_service(before: Versions<'_, Service>, after: Versions<'_, Service>) -> Vec<Key> {
-    let kept = |network: &NetworkId, addr: &ipnet::IpNet| {
+    let kept = |network: &NetworkId, addr: &IpNet| {
         after.is_some_and(|s| {
             s.endpoint.virtual_ips.iter().any(|vip| vip.network == *network && vip.addr == *addr)
         })
@@ -140,7 +142,7 @@ fn of_service(before: Versions<'_, Service>, after: Versions<'_, Service>) -> Ve
     let held = before.into_iter().flat_map(|service| &service.endpoint.virtual_ips);
     let released =
         held.filter(|vip| !kept(&vip.network, &vip.addr)).map(|vip| Key::Network(vip.network.clone()));
-    let unchanged = |after: &&std::sync::Arc<Service>| {
+    let unchanged = |after: &&Arc<Service>| {
         before.is_some_and(|b| b.spec_version == after.spec_version && b.endpoint == after.endpoint)
     };
     let changed = after.filter(|after| !unchanged(after)).map(|service| Key::Service(service.id.clone()));
@@ -151,7 +153,7 @@ fn of_task(before: Versions<'_, Task>, after: Versions<'_, Task>) -> Vec<Key> {
     if let (None, Some(task)) = (before, after) {
         return if waits(task) { vec![Key::Task(task.id.clone())] } else { Vec::new() };
     }
-    let holds = |task: &&std::sync::Arc<Task>| !task.status.state.is_terminal();
+    let holds = |task: &&Arc<Task>| !task.status.state.is_terminal();
     match (before.filter(holds), after.filter(holds)) {
         (Some(held), None) => held.attachments.iter().map(|a| Key::Network(a.network.clone())).collect(),
         _ => Vec::new(),

@@ -176,7 +176,7 @@ impl<'a> Planner<'a> {
                 self.actions.push(Action::Task { task: task.id.clone(), attachments, endpoint });
             }
             Err(err) if err != task.status.err => {
-                self.actions.push(Action::Explain { task: task.id.clone(), err })
+                self.actions.push(Action::Explain { task: task.id.clone(), err });
             }
             Err(_) => {}
         }

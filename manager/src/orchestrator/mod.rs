@@ -17,10 +17,11 @@ mod restart;
 mod update;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use proto::model::{
-    Annotations, Mode, Node, NodeId, Service, ServiceId, Slot, Task, TaskId, TaskState, TaskStatus,
+    Annotations, Meta, Mode, Node, NodeId, Service, ServiceId, Slot, Task, TaskId, TaskState, TaskStatus,
     UpdateStatus,
 };
 use raft_store::{Change, Object, Tables, Transaction};
@@ -124,7 +125,7 @@ impl Plan for Orchestrator {
                 tx.update(task);
             }
             Action::Report { service, spec_version, status } => {
-                let same = |service: &&std::sync::Arc<Service>| service.spec_version == *spec_version;
+                let same = |service: &&Arc<Service>| service.spec_version == *spec_version;
                 let Some(mut service) = tx.service(service).filter(same).map(|s| Service::clone(s)) else {
                     return;
                 };
@@ -137,7 +138,7 @@ impl Plan for Orchestrator {
 
 /// Somebody has created a task of this spec for the place meanwhile.
 fn is_filled(tables: &Tables, service: &Service, place: &Place) -> bool {
-    let same = |task: &std::sync::Arc<Task>| {
+    let same = |task: &Arc<Task>| {
         task.service == service.id
             && task.spec_version == service.spec_version
             && task.desired <= TaskState::Running
@@ -163,7 +164,7 @@ fn new_task(tables: &Tables, service: &Service, place: &Place, desired: TaskStat
             ..Annotations::default()
         },
         id,
-        meta: proto::model::Meta::default(),
+        meta: Meta::default(),
         spec: service.spec.task.clone(),
         spec_version: service.spec_version,
         service: service.id.clone(),
@@ -179,21 +180,21 @@ fn new_task(tables: &Tables, service: &Service, place: &Place, desired: TaskStat
 }
 
 fn service_matters(
-    before: Option<&std::sync::Arc<Service>>,
-    after: Option<&std::sync::Arc<Service>>,
+    before: Option<&Arc<Service>>,
+    after: Option<&Arc<Service>>,
 ) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     before.spec_version != after.spec_version || before.update_status != after.update_status
 }
 
 /// On its way to running, a task decides nothing.
-fn task_matters(before: Option<&std::sync::Arc<Task>>, after: Option<&std::sync::Arc<Task>>) -> bool {
+fn task_matters(before: Option<&Arc<Task>>, after: Option<&Arc<Task>>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     before.desired != after.desired
         || (before.status.state != after.status.state && after.status.state >= TaskState::Running)
 }
 
-fn node_matters(before: Option<&std::sync::Arc<Node>>, after: Option<&std::sync::Arc<Node>>) -> bool {
+fn node_matters(before: Option<&Arc<Node>>, after: Option<&Arc<Node>>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     before.status != after.status
         || before.spec != after.spec

@@ -6,6 +6,7 @@
 //! declared orphaned: nobody will ever say how it ended, and its addresses must come free some day.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proto::model::{NodeId, NodeState, ServiceId, Slot, Task, TaskId, TaskState};
@@ -78,7 +79,7 @@ impl Plan for Reaper {
                 }
             }
             Action::Orphan(id) => {
-                let unfinished = |task: &&std::sync::Arc<Task>| !task.status.state.is_terminal();
+                let unfinished = |task: &&Arc<Task>| !task.status.state.is_terminal();
                 let Some(mut task) = tx.task(id).filter(unfinished).map(|task| Task::clone(task)) else {
                     return;
                 };

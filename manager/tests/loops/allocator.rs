@@ -78,7 +78,7 @@ async fn a_used_up_pool_is_told_by_the_tasks_and_goes_on_when_a_network_is_remov
     allocated(&world, web).await;
     let err = "network c: no free subnet of size /25 in 10.0.0.0/24, for the virtual address of service web";
     assert_eq!(world.live("web")[0].status.err, err);
-    world.write(|tx| tx.remove(&NetworkId::from("a"))).await;
+    world.write(|tx| tx.remove(NetworkId::from("a"))).await;
     world.settle(&Allocator).await;
     assert_eq!(state(&world, "c").subnets[0].net.to_string(), "10.0.0.0/25");
     assert_eq!(world.live("web")[0].status.state, TaskState::Pending);
@@ -199,7 +199,7 @@ async fn tasks_wait_for_the_virtual_address_of_their_service() {
     let err =
         "network tiny: no free address in 10.0.9.0/30 (2 of 2 in use), for the virtual address of service b";
     assert_eq!(world.live("b")[0].status.err, err);
-    world.write(|tx| tx.remove(&ServiceId::from("a"))).await;
+    world.write(|tx| tx.remove(ServiceId::from("a"))).await;
     world.settle(&Allocator).await;
     assert_eq!(vips(&world, "b"), ["10.0.9.2/30"]);
 }

@@ -204,9 +204,9 @@ async fn scaled_to_none_nothing_is_left_but_the_service() {
     swarm.until("all tasks are gone", |view| view.tasks().len() == 0).await;
     let in_use = |view: &Tables| view.addresses_in_use(&"net".into()).count();
     assert_eq!(in_use(&swarm.world.store.view()), 2, "the gateway and the service");
-    swarm.world.write(|tx| tx.remove(&ServiceId::from("web"))).await;
+    swarm.world.write(|tx| tx.remove(ServiceId::from("web"))).await;
     assert_eq!(in_use(&swarm.world.store.view()), 1);
-    swarm.world.write(|tx| tx.remove(&NetworkId::from("net"))).await;
+    swarm.world.write(|tx| tx.remove(NetworkId::from("net"))).await;
     swarm.stop().await;
 }
 
@@ -226,7 +226,7 @@ async fn a_full_pool_goes_on_when_another_service_leaves() {
     let index = swarm.world.store.view().index();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(swarm.world.store.view().index(), index, "who waits writes nothing");
-    swarm.world.write(|tx| tx.remove(&ServiceId::from("a"))).await;
+    swarm.world.write(|tx| tx.remove(ServiceId::from("a"))).await;
     swarm.runs("b", 2).await;
     swarm.stop().await;
 }

@@ -1,7 +1,10 @@
 //! The control loops, each as a planner over a real state machine, and all together with made-up workers.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod allocator;
 mod chain;
+mod driver;
 mod orchestrator;
 mod properties;
 mod restart;

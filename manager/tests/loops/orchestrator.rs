@@ -77,7 +77,7 @@ async fn surplus_slots_are_those_that_do_not_run_then_those_on_crowded_nodes() {
 #[tokio::test(start_paused = true)]
 async fn tasks_of_a_removed_service_are_removed_once_they_have_ended() {
     let world = running(1, service("web", 2)).await;
-    world.write(|tx| tx.remove(&ServiceId::from("web"))).await;
+    world.write(|tx| tx.remove(ServiceId::from("web"))).await;
     assert_eq!(world.settle(&Orchestrator).await, 2);
     assert_eq!(world.settle(&Reaper).await, 0);
     let task = world.tasks("web")[0].clone();
@@ -137,7 +137,7 @@ async fn a_global_task_comes_back_with_its_node() {
 #[tokio::test(start_paused = true)]
 async fn tasks_of_a_removed_node_are_orphaned_and_removed() {
     let world = running(2, global("agent")).await;
-    world.write(|tx| tx.remove(&NodeId::from("n1"))).await;
+    world.write(|tx| tx.remove(NodeId::from("n1"))).await;
     world.settle(&Orchestrator).await;
     assert_eq!(nodes(&world, "agent"), ["n2"]);
     let now = world.now();

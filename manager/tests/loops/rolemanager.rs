@@ -18,32 +18,38 @@ fn manager(id: &str, raft_id: RaftId) -> Node {
     node
 }
 
-/// A group that loses nobody while `refuses` is set.
 #[derive(Clone, Default)]
-struct Members(Arc<Mutex<(Vec<(RaftId, NodeId)>, bool)>>);
+struct Members(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    members: Vec<(RaftId, NodeId)>,
+    /// The group lets nobody go.
+    refuses: bool,
+}
 
 impl Members {
     fn of(members: &[(RaftId, &str)]) -> Self {
         let members = members.iter().map(|(member, node)| (*member, NodeId::from(*node))).collect();
-        Self(Arc::new(Mutex::new((members, false))))
+        Self(Arc::new(Mutex::new(State { members, refuses: false })))
     }
 
     fn refuse(&self, refuses: bool) {
-        self.0.lock().unwrap().1 = refuses;
+        self.0.lock().unwrap().refuses = refuses;
     }
 }
 
 impl Group for Members {
     fn members(&self) -> Vec<(RaftId, NodeId)> {
-        self.0.lock().unwrap().0.clone()
+        self.0.lock().unwrap().members.clone()
     }
 
     async fn remove(&self, member: RaftId) -> Result<(), String> {
         let mut group = self.0.lock().unwrap();
-        if group.1 {
+        if group.refuses {
             return Err("it would lose its quorum".into());
         }
-        group.0.retain(|(id, _)| *id != member);
+        group.members.retain(|(id, _)| *id != member);
         Ok(())
     }
 }
