@@ -70,7 +70,13 @@ pub async fn run(store: Store, clock: Clock, loops: Vec<Loop>, stop: Cancellatio
 
 /// One term. Ends when leadership changes, on `stop`, or when a loop has ended by itself: then all start again, after
 /// the pause that is returned.
-async fn lead(store: &Store, clock: &Clock, loops: &[Loop], term: Term, stop: &CancellationToken) -> Duration {
+async fn lead(
+    store: &Store,
+    clock: &Clock,
+    loops: &[Loop],
+    term: Term,
+    stop: &CancellationToken,
+) -> Duration {
     let over = stop.child_token();
     let mut running = JoinSet::new();
     for Loop { name, start } in loops {

@@ -179,10 +179,7 @@ fn new_task(tables: &Tables, service: &Service, place: &Place, desired: TaskStat
     }
 }
 
-fn service_matters(
-    before: Option<&Arc<Service>>,
-    after: Option<&Arc<Service>>,
-) -> bool {
+fn service_matters(before: Option<&Arc<Service>>, after: Option<&Arc<Service>>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     before.spec_version != after.spec_version || before.update_status != after.update_status
 }
