@@ -8,11 +8,27 @@
 //! Invariant: what an update returned survives any minority of managers dying at any instant.
 
 mod change_set;
+mod codec;
+mod disk;
+#[cfg(test)]
+#[path = "../tests/common/objects.rs"]
+mod fixtures;
+mod hard_state;
+mod key;
+mod leadership;
+mod log;
+pub mod membership;
 mod memory;
 mod object;
+mod options;
+mod replica;
+mod replicated;
+mod snapshot;
 mod state_machine;
 mod tables;
 mod transaction;
+mod transport;
+mod types;
 mod update;
 mod violation;
 mod watch;
@@ -20,15 +36,24 @@ mod watch;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use proto::raft::raft_server::RaftServer;
+
+pub use leadership::Leadership;
+pub use membership::Member;
 pub use object::{Kind, Object, ObjectId};
+pub use options::{Options, Timing};
+pub use replicated::Error;
 pub use tables::Tables;
 pub use transaction::Transaction;
+pub use transport::{Dial, Service};
 pub use update::Error as UpdateError;
 pub use violation::{AddressOwner, Violation};
 pub use watch::{Change, Commit, Lagged, View, Watch};
 
 use crate::change_set::Proposal;
+use crate::membership::Membership;
 use crate::memory::Memory;
+use crate::replicated::Replicated;
 use crate::state_machine::Outcome;
 use crate::watch::Feed;
 
@@ -39,13 +64,6 @@ pub type RaftId = u64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    /// This manager leads, and its view includes everything that was committed before its term.
-    pub leading: Option<Term>,
-    pub leader: Option<RaftId>,
-}
-
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -54,31 +72,91 @@ pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    feed: Feed,
+    feed: Arc<Feed>,
     clock: Clock,
-    memory: Memory,
+    backend: Backend,
 }
 
+enum Backend {
+    Memory(Box<Memory>),
+    Replicated(Arc<Replicated>),
+}
+
+/// Making, opening and ending.
 impl Store {
+    /// Opens what is in the directory, or makes a new member there. A new member is part of no group: it must be
+    /// bootstrapped, or added by the leader of another group, which then sends it everything.
+    ///
+    /// # Errors
+    /// What is on disk cannot be read, is damaged or was written by a newer version; the error names the file.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let feed = Arc::new(Feed::new(View::default()));
+        let replicated = Arc::new(Replicated::open(&options, feed.clone()).await?);
+        Ok(Self(Arc::new(Inner { feed, clock: options.clock, backend: Backend::Replicated(replicated) })))
+    }
+
+    /// Makes this manager the first one of a new swarm with these objects. May be called again if it was
+    /// interrupted; does nothing if there is a swarm already.
+    ///
+    /// # Errors
+    /// The store cannot be written, or the objects violate an invariant.
+    pub async fn bootstrap(&self, objects: Vec<Object>) -> Result<(), Error> {
+        if let Backend::Replicated(replicated) = &self.0.backend {
+            replicated.initialize().await?;
+        }
+        let create = |transaction: &mut Transaction| {
+            if transaction.cluster().is_none() {
+                objects.iter().for_each(|object| transaction.create(object.clone()));
+            }
+            Ok::<_, std::convert::Infallible>(())
+        };
+        self.update(create).await.map_err(|error| Error::Raft(error.to_string()))
+    }
+
+    /// Hands the leadership over if this manager leads, and ends. What waits for an update gets `Stopped`.
+    pub async fn shutdown(&self) {
+        if let Backend::Replicated(replicated) = &self.0.backend {
+            replicated.shutdown().await;
+        }
+    }
+
+    /// Waits until the store has stopped by itself, since its disk failed, and says why. It must be opened again.
+    pub async fn failed(&self) -> String {
+        let Backend::Replicated(replicated) = &self.0.backend else { return std::future::pending().await };
+        let mut failed = replicated.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// A store without Raft and disk, with the real state machine. It leads, in term 1.
     pub fn in_memory() -> Self {
         Self::in_memory_with_clock(Arc::new(SystemTime::now))
     }
 
     pub fn in_memory_with_clock(clock: Clock) -> Self {
-        Self(Arc::new(Inner { feed: Feed::new(View::default()), clock, memory: Memory::new() }))
+        let feed = Arc::new(Feed::new(View::default()));
+        Self(Arc::new(Inner { feed, clock, backend: Backend::Memory(Box::new(Memory::new())) }))
     }
 
     /// For tests, in memory only: the next `count` proposals are answered with a conflict.
     pub fn inject_conflicts(&self, count: usize) {
-        self.0.memory.inject_conflicts(count);
+        if let Backend::Memory(memory) = &self.0.backend {
+            memory.inject_conflicts(count);
+        }
     }
 
     /// For tests, in memory only: what `leadership` tells from now on. Updates for another term are refused.
     pub fn set_leadership(&self, leadership: Leadership) {
-        self.0.memory.leadership.send_replace(leadership);
+        if let Backend::Memory(memory) = &self.0.backend {
+            memory.leadership.send_replace(leadership);
+        }
     }
+}
 
+/// Reading and writing.
+impl Store {
     pub fn view(&self) -> View {
         self.0.feed.view()
     }
@@ -116,16 +194,47 @@ impl Store {
         update::update(self, Some(term), change).await
     }
 
-    pub fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership> {
-        self.0.memory.leadership.subscribe()
-    }
-
     pub(crate) fn now(&self) -> SystemTime {
         (self.0.clock)()
     }
 
-    #[expect(clippy::unused_async, reason = "waits for Raft, where there is one")]
     pub(crate) async fn propose(&self, proposal: Proposal) -> Result<Outcome, update::Failure> {
-        Ok(self.0.memory.propose(&proposal, &self.0.feed))
+        match &self.0.backend {
+            Backend::Memory(memory) => memory.propose(&proposal, &self.0.feed),
+            Backend::Replicated(replicated) => replicated.propose(&proposal).await,
+        }
+    }
+}
+
+/// The group.
+impl Store {
+    pub fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership> {
+        match &self.0.backend {
+            Backend::Memory(memory) => memory.leadership.subscribe(),
+            Backend::Replicated(replicated) => replicated.leadership.clone(),
+        }
+    }
+
+    /// This member's own id.
+    pub fn raft_id(&self) -> RaftId {
+        match &self.0.backend {
+            Backend::Memory(_) => memory::RAFT_ID,
+            Backend::Replicated(replicated) => replicated.raft_id,
+        }
+    }
+
+    pub fn membership(&self) -> Membership {
+        Membership::of(self.clone())
+    }
+
+    /// What the other members call. Only they may: a layer around it must see to that.
+    pub fn raft_service(&self) -> RaftServer<Service> {
+        let replicated = match &self.0.backend {
+            Backend::Memory(_) => None,
+            Backend::Replicated(replicated) => Some(replicated.clone()),
+        };
+        RaftServer::new(Service(replicated))
+            .max_decoding_message_size(transport::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(transport::MAX_MESSAGE_BYTES)
     }
 }

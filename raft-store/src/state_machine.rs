@@ -7,6 +7,9 @@
 //! Invariant: a proposal is applied at most once, and an object's version is the index of the entry that last
 //! changed it.
 
+#[cfg(test)]
+mod tests;
+
 use imbl::OrdMap;
 use proto::model::Meta;
 
@@ -14,22 +17,28 @@ use crate::change_set::{Proposal, ProposalId, Write};
 use crate::tables::checks::check_transition;
 use crate::{Change, Object, ObjectId, Tables, Term, Violation};
 
-/// Applied proposals that are remembered, so that one that is sent again is answered and not applied again.
+/// Answered proposals that are remembered, so that one that is sent again gets the same answer and is not applied again.
 const REMEMBERED: usize = 8192;
 
 /// The replicated state. A clone costs nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) tables: Tables,
-    pub(crate) applied: Applied,
+    pub(crate) answered: Answered,
 }
 
-/// The proposals that were applied last. Those older than `horizon` are forgotten.
+/// The proposals that were answered last. Those up to `horizon` are forgotten.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Applied {
+pub(crate) struct Answered {
     pub(crate) horizon: u64,
-    pub(crate) by_index: OrdMap<u64, ProposalId>,
+    by_index: OrdMap<u64, Answer>,
     indexes: OrdMap<ProposalId, u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) id: ProposalId,
+    pub(crate) applied: bool,
 }
 
 /// Where an entry stands in the log.
@@ -64,12 +73,26 @@ impl State {
     pub(crate) fn apply(&mut self, proposal: &Proposal, at: Position) -> (Outcome, Vec<Change>) {
         let refused = |outcome| (outcome, Vec::new());
         self.tables.set_index(at.index);
-        if let Some(index) = self.applied.find(proposal.id) {
-            return refused(Outcome::Applied { index });
+        if let Some((index, answer)) = self.answered.find(proposal.id) {
+            // Of a refusal only this is remembered: that nothing was and nothing will be applied.
+            let again = if answer.applied {
+                Outcome::Applied { index }
+            } else {
+                Outcome::Conflict { index: at.index }
+            };
+            return refused(again);
         }
-        if proposal.base < self.applied.horizon {
+        if proposal.base < self.answered.horizon {
             return refused(Outcome::Forgotten { index: at.index });
         }
+        let (outcome, changes) = self.decide(proposal, at);
+        let applied = matches!(outcome, Outcome::Applied { .. });
+        self.answered.remember(at.index, Answer { id: proposal.id, applied });
+        (outcome, changes)
+    }
+
+    fn decide(&mut self, proposal: &Proposal, at: Position) -> (Outcome, Vec<Change>) {
+        let refused = |outcome| (outcome, Vec::new());
         if proposal.term.is_some_and(|term| term != at.term) {
             return refused(Outcome::Deposed);
         }
@@ -81,7 +104,6 @@ impl State {
         match change(&mut tables, proposal, at.index) {
             Ok(changes) => {
                 self.tables = tables;
-                self.applied.remember(proposal.id, at.index);
                 (Outcome::Applied { index: at.index }, changes)
             }
             Err(violation) => refused(Outcome::Violated(violation)),
@@ -151,18 +173,24 @@ fn stamp(
     Ok(object.clone().with_meta(Meta { version: index, created_at, updated_at: proposal.at }))
 }
 
-impl Applied {
-    fn find(&self, id: ProposalId) -> Option<u64> {
-        self.indexes.get(&id).copied()
+impl Answered {
+    fn find(&self, id: ProposalId) -> Option<(u64, Answer)> {
+        let index = *self.indexes.get(&id)?;
+        Some((index, *self.by_index.get(&index)?))
     }
 
-    pub(crate) fn remember(&mut self, id: ProposalId, index: u64) {
-        self.by_index.insert(index, id);
-        self.indexes.insert(id, index);
+    /// In the order of the log.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Answer)> {
+        self.by_index.iter().map(|(index, answer)| (*index, *answer))
+    }
+
+    pub(crate) fn remember(&mut self, index: u64, answer: Answer) {
+        self.by_index.insert(index, answer);
+        self.indexes.insert(answer.id, index);
         while self.by_index.len() > REMEMBERED {
-            let Some((index, id)) = self.by_index.get_min().cloned() else { return };
+            let Some((index, answer)) = self.by_index.get_min().copied() else { return };
             self.by_index.remove(&index);
-            self.indexes.remove(&id);
+            self.indexes.remove(&answer.id);
             self.horizon = index;
         }
     }

@@ -6,6 +6,7 @@
 
 mod addresses;
 pub(crate) mod checks;
+mod diff;
 mod index;
 mod subnets;
 #[cfg(test)]

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use prost::bytes::Bytes;
+
+use crate::change_set::Proposal;
+use crate::codec;
 use crate::state_machine::Outcome;
 use crate::{Store, Term, Transaction, Violation};
 
@@ -32,6 +36,9 @@ pub enum Error<E> {
     Unknown(Duration),
     #[error("the change takes {bytes} bytes, allowed are {max}")]
     TooLarge { bytes: usize, max: usize },
+    /// An object holds something that its wire form cannot: a mistake of the caller's.
+    #[error("the change cannot be stored: {0}")]
+    Unstorable(String),
     #[error("the store is stopped")]
     Stopped,
 }
@@ -52,6 +59,7 @@ impl<E> Error<E> {
             Self::NoQuorum(after) => Error::NoQuorum(after),
             Self::Unknown(after) => Error::Unknown(after),
             Self::TooLarge { bytes, max } => Error::TooLarge { bytes, max },
+            Self::Unstorable(reason) => Error::Unstorable(reason),
             Self::Stopped => Error::Stopped,
         }
     }
@@ -63,7 +71,19 @@ pub(crate) enum Failure {
     NoQuorum(Duration),
     Unknown(Duration),
     TooLarge { bytes: usize, max: usize },
+    Unstorable(String),
     Stopped,
+}
+
+/// The entry for a proposal, and the proposal as every replica will read it.
+pub(crate) fn entry(proposal: &Proposal) -> Result<(Bytes, Proposal), Failure> {
+    let bytes = codec::encode_proposal(proposal);
+    if bytes.len() > MAX_ENTRY_BYTES {
+        return Err(Failure::TooLarge { bytes: bytes.len(), max: MAX_ENTRY_BYTES });
+    }
+    // What cannot be read would stop every replica when it is applied.
+    let read = codec::decode_proposal(&bytes).map_err(|error| Failure::Unstorable(error.to_string()))?;
+    Ok((bytes, read))
 }
 
 impl<E> From<Failure> for Error<E> {
@@ -72,6 +92,7 @@ impl<E> From<Failure> for Error<E> {
             Failure::NoQuorum(after) => Self::NoQuorum(after),
             Failure::Unknown(after) => Self::Unknown(after),
             Failure::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
+            Failure::Unstorable(reason) => Self::Unstorable(reason),
             Failure::Stopped => Self::Stopped,
         }
     }

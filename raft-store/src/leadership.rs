@@ -1,0 +1,113 @@
+//! Who leads, and who can be reached, as the rest of a manager wants to know it.
+//!
+//! Invariant: a manager that is told that it leads has applied everything from before its term.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{Instant as _, ServerState};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::membership::{self, Member};
+use crate::options::Timing;
+use crate::transport::Peers;
+use crate::types::{Group, Metrics, Raft, term};
+use crate::{RaftId, Term};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// This manager leads, and its view includes everything that was committed before its term. None while it cannot
+    /// reach a quorum.
+    pub leading: Option<Term>,
+    pub leader: Option<RaftId>,
+}
+
+/// Turns Raft's metrics into what the rest of a manager wants to know.
+pub(crate) struct Observer {
+    metrics: WatchReceiverOf<Group, Metrics>,
+    me: RaftId,
+    peers: Arc<Peers>,
+    patience: Duration,
+    leadership: watch::Sender<Leadership>,
+    members: watch::Sender<Vec<Member>>,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Observer {
+    pub(crate) fn new(raft: &Raft, me: RaftId, peers: Arc<Peers>, timing: &Timing) -> Self {
+        Self {
+            metrics: raft.metrics(),
+            me,
+            peers,
+            patience: timing.patience(),
+            leadership: watch::Sender::default(),
+            members: watch::Sender::default(),
+            failed: watch::Sender::default(),
+        }
+    }
+
+    pub(crate) fn receivers(
+        &self,
+    ) -> (watch::Receiver<Leadership>, watch::Receiver<Vec<Member>>, watch::Receiver<Option<String>>) {
+        (self.leadership.subscribe(), self.members.subscribe(), self.failed.subscribe())
+    }
+
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let metrics = self.metrics.borrow_watched().clone();
+            let running = self.observe(&metrics);
+            tokio::select! {
+                changed = self.metrics.changed() => if changed.is_err() || !running { break },
+                // A lost quorum is the absence of news.
+                () = sleep(self.patience / 4) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        self.leadership.send_replace(Leadership::default());
+    }
+
+    fn observe(&self, metrics: &Metrics) -> bool {
+        if let Err(fatal) = &metrics.running_state {
+            self.failed.send_replace(Some(fatal.to_string()));
+            self.leadership.send_replace(Leadership::default());
+            return false;
+        }
+        let leadership = leadership(metrics, self.me, self.patience);
+        self.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
+        let members = membership::members(metrics, self.me, self.patience);
+        self.members.send_if_modified(|known| {
+            if shape(known) == shape(&members) {
+                return false;
+            }
+            let addrs: Vec<String> = members.iter().map(|member| member.addr.clone()).collect();
+            self.peers.retain(&addrs);
+            *known = members;
+            true
+        });
+        true
+    }
+}
+
+/// What is worth telling: not every entry by which a member lags.
+fn shape(members: &[Member]) -> Vec<Member> {
+    members.iter().map(|member| Member { lag: None, ..member.clone() }).collect()
+}
+
+fn leadership(metrics: &Metrics, me: RaftId, patience: Duration) -> Leadership {
+    if metrics.current_leader != Some(me) || metrics.state != ServerState::Leader {
+        return Leadership { leading: None, leader: metrics.current_leader.filter(|leader| *leader != me) };
+    }
+    let alone = metrics.membership_config.voter_ids().count() == 1;
+    let heard = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < patience);
+    if !alone && !heard {
+        return Leadership::default();
+    }
+    let now = Term(metrics.vote.leader_id.term);
+    // Everything from before the term is applied once anything of the term is.
+    let caught_up = metrics.last_applied.as_ref().is_some_and(|applied| term(applied) == now);
+    Leadership { leading: caught_up.then_some(now), leader: Some(me) }
+}

@@ -1,0 +1,236 @@
+//! The durable log: entries in segment files, vote and purge point in a small file beside them.
+//!
+//! This module decides what is readable when; `writer` what is on disk when; `record` how it looks there and what a
+//! sound file is; `index` where an entry is found.
+//!
+//! Invariant: what Raft was told is durable is there again after any crash, or opening the log fails by naming the
+//! file and the offset.
+
+mod index;
+mod record;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::RangeBounds;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::oneshot;
+
+use self::index::{Index, Located};
+use self::writer::{Request, Writer};
+use crate::codec::raft::{get_log_id, get_vote, put_log_id, put_vote};
+use crate::hard_state::{self, HardState};
+use crate::key::DataKey;
+use crate::types::{Entry, Group, LogId, Vote};
+use crate::{RaftId, disk};
+
+/// Entries that a follower gets in one message.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("log")]
+    Disk(#[from] disk::Error),
+    #[error("log")]
+    State(#[from] hard_state::Error),
+    #[error(
+        "{} is damaged at offset {offset}: entries that were acknowledged are lost; \
+         remove this manager from the swarm and join it again",
+        .path.display()
+    )]
+    Damaged { path: PathBuf, offset: u64 },
+    #[error("{} was written with another data key, at offset {offset}", .path.display())]
+    Key { path: PathBuf, offset: u64 },
+    #[error("{} has format {found}, known is {}: it was written by a newer version", .path.display(), record::FORMAT)]
+    Format { path: PathBuf, found: u32 },
+    #[error("{} begins with entry {found}, expected is {expected}: a file is missing", .path.display())]
+    Gap { path: PathBuf, expected: u64, found: u64 },
+}
+
+/// Cheap to clone; all clones are the same log.
+#[derive(Clone)]
+pub(crate) struct Log(Arc<Shared>);
+
+struct Shared {
+    raft_id: RaftId,
+    key: DataKey,
+    index: Arc<Mutex<Index>>,
+    /// None only while the log is being dropped.
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    /// Opens the log in `dir`, which exists. A log that is new belongs to `new_id`.
+    pub(crate) fn open(dir: &Path, key: DataKey, new_id: RaftId) -> Result<Self, Error> {
+        let state_path = dir.join("raft-state");
+        let state = match hard_state::load(&state_path)? {
+            Some(state) => state,
+            None => {
+                let state = HardState { raft_id: new_id, vote: None, purged: None };
+                hard_state::save(&state_path, &state)?;
+                state
+            }
+        };
+        let mut index = Index::default();
+        index.purged = state.purged.map(get_log_id);
+        index.vote = get_vote(state.vote).ok();
+        let segments = segment::load(dir, &key, &mut index)?;
+        index.committed = index.committed.min(index.last());
+
+        let index = Arc::new(Mutex::new(index));
+        let writer = Writer {
+            dir: dir.into(),
+            state_path,
+            key: key.clone(),
+            index: index.clone(),
+            segments,
+            committed: None,
+            failed: None,
+        };
+        let (requests, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || writer.run(&receiver));
+        let thread = Some(thread.map_err(disk::at(dir))?);
+        Ok(Self(Arc::new(Shared { raft_id: state.raft_id, key, index, requests: Some(requests), thread })))
+    }
+
+    pub(crate) fn raft_id(&self) -> RaftId {
+        self.0.raft_id
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hard_state(&self, vote: Option<&Vote>, purged: Option<&LogId>) -> HardState {
+        HardState { raft_id: self.0.raft_id, vote: vote.map(put_vote), purged: purged.map(put_log_id) }
+    }
+
+    fn send(&self, request: Request) -> io::Result<()> {
+        let requests = self.0.requests.as_ref().expect("the log is alive");
+        requests.send(request).map_err(|_| io::Error::other("the thread that writes the log has ended"))
+    }
+
+    async fn request(
+        &self,
+        request: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Request,
+    ) -> io::Result<()> {
+        let (done, result) = oneshot::channel();
+        self.send(request(done))?;
+        result.await.map_err(|_| io::Error::other("the thread that writes the log has ended"))?
+    }
+
+    async fn read(&self, range: impl RangeBounds<u64>, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let located = self.index().read(range, max_bytes);
+        if located.iter().all(|located| matches!(located, Located::Here(_))) {
+            return fetch(located, &self.0.key);
+        }
+        let key = self.0.key.clone();
+        tokio::task::spawn_blocking(move || fetch(located, &key)).await.map_err(io::Error::other)?
+    }
+}
+
+fn fetch(located: Vec<Located>, key: &DataKey) -> io::Result<Vec<Entry>> {
+    let fetch = |located| match located {
+        Located::Here(entry) => Ok(entry),
+        Located::OnDisk(id, place) => {
+            let entry = segment::read_at(&place, key).filter(|entry| entry.log_id == id);
+            entry.ok_or_else(|| {
+                io::Error::other(format!("log entry {id} at offset {} is damaged", place.offset))
+            })
+        }
+    };
+    located.into_iter().map(fetch).collect()
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes the log has panicked");
+        }
+    }
+}
+
+impl RaftLogReader<Group> for Log {
+    async fn try_get_log_entries<R>(&mut self, range: R) -> io::Result<Vec<Entry>>
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        self.read(range, usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start..end, MESSAGE_BYTES).await
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.index().vote)
+    }
+}
+
+impl RaftLogStorage<Group> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Group>> {
+        let index = self.index();
+        Ok(LogState { last_purged_log_id: index.purged, last_log_id: index.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let state = self.hard_state(Some(vote), self.index().purged.as_ref());
+        self.request(|done| Request::State { state, done }).await?;
+        self.index().vote = Some(*vote);
+        Ok(())
+    }
+
+    /// On disk a moment later: after a crash the state machine may be behind until there is a leader.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let Some(committed) = committed else { return Ok(()) };
+        self.index().committed = Some(committed);
+        self.send(Request::Commit(committed))
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.index().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, done: IOFlushed<Group>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = {
+            let mut index = self.index();
+            entries.into_iter().map(|entry| (index.push(&entry, None), entry)).collect()
+        };
+        self.send(Request::Append { entries, done })
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let after = last.map(|last| last.index);
+        self.index().truncate_after(after);
+        self.request(|done| Request::Truncate { after, done }).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let state = self.hard_state(self.index().vote.as_ref(), Some(&upto));
+        self.request(|done| Request::Purge { upto: upto.index, state, done }).await?;
+        self.index().purge(upto);
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! This manager as a member of the group: starts Raft, proposes, tells who leads, stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{Config, SnapshotPolicy};
+use prost::bytes::Bytes;
+use proto::raft as wire;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use crate::change_set::Proposal;
+use crate::codec::{self, violation::get_outcome};
+use crate::key::{self, DataKey};
+use crate::leadership::{Leadership, Observer};
+use crate::log::{self, Log};
+use crate::membership::{self, Member};
+use crate::options::{Options, Timing};
+use crate::replica::Replica;
+use crate::snapshot::{self, Snapshots};
+use crate::state_machine::Outcome;
+use crate::transport::{Lane, Network, Peers, never_sent};
+use crate::types::{Address, Command, Metrics, Raft};
+use crate::update::{self, Failure, MAX_ENTRY_BYTES};
+use crate::watch::Feed;
+use crate::{RaftId, disk};
+
+/// How long a proposal may look for a leader and wait for its answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Before a proposal is sent again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("data directory")]
+    Disk(#[from] disk::Error),
+    #[error(transparent)]
+    Key(#[from] key::Error),
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    #[error("{0}")]
+    Raft(String),
+}
+
+pub(crate) struct Replicated {
+    pub(crate) raft: Raft,
+    pub(crate) raft_id: RaftId,
+    pub(crate) address: Address,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) members: watch::Receiver<Vec<Member>>,
+    /// Why Raft has stopped by itself.
+    pub(crate) failed: watch::Receiver<Option<String>>,
+    /// One change of the membership at a time.
+    pub(crate) changes: Semaphore,
+    pub(crate) timing: Timing,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// How one attempt to have a proposal committed ended.
+enum Attempt {
+    Answered(Outcome),
+    /// Certain: nothing was done. Perhaps somebody else leads.
+    Refused(Option<(RaftId, Address)>),
+    /// It may be committed or may be yet.
+    Unknown,
+    Stopped,
+}
+
+impl Replicated {
+    pub(crate) async fn open(options: &Options, feed: Arc<Feed>) -> Result<Self, Error> {
+        let dir = &options.dir;
+        std::fs::create_dir_all(dir).map_err(disk::at(dir))?;
+        let key = DataKey::load_or_create(&dir.join("data-key"))?;
+        let snapshots = Snapshots::new(dir, key.clone())?;
+        let log = Log::open(dir, key, rand::random())?;
+        let raft_id = log.raft_id();
+        let replica = Replica::new(feed, snapshots.clone())?;
+        let peers = Arc::new(Peers::new(options.dial.clone()));
+        let network = Network { me: raft_id, peers: peers.clone(), snapshots: snapshots.clone() };
+        let raft = Raft::new(raft_id, Arc::new(config(options)?), network, log, replica).await;
+        let raft = raft.map_err(|error| Error::Raft(error.to_string()))?;
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let observer = Observer::new(&raft, raft_id, peers.clone(), &options.timing);
+        let (leadership, members, failed) = observer.receivers();
+        tasks.spawn(observer.run(stop.clone()));
+        Ok(Self {
+            raft,
+            raft_id,
+            address: Address { node_id: options.node_id.to_string(), addr: options.addr.clone() },
+            peers,
+            snapshots,
+            leadership,
+            members,
+            failed,
+            changes: Semaphore::new(1),
+            timing: options.timing.clone(),
+            tasks,
+            stop,
+        })
+    }
+
+    /// Makes a group of this manager alone, unless that was done before.
+    pub(crate) async fn initialize(&self) -> Result<(), Error> {
+        let alone = std::collections::BTreeMap::from([(self.raft_id, self.address.clone())]);
+        let initialized = self.raft.is_initialized().await.map_err(|error| Error::Raft(error.to_string()))?;
+        if !initialized {
+            self.raft.initialize(alone).await.map_err(|error| Error::Raft(error.to_string()))?;
+        }
+        let mut leadership = self.leadership.clone();
+        let leads = leadership.wait_for(|leadership| leadership.leading.is_some());
+        match tokio::time::timeout(DEADLINE, leads).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::Raft(format!("not elected within {} s", DEADLINE.as_secs()))),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    pub(crate) fn members_now(&self) -> Vec<Member> {
+        membership::members(&self.metrics(), self.raft_id, self.timing.patience())
+    }
+
+    pub(crate) fn address_of(&self, raft_id: RaftId) -> Option<Address> {
+        self.metrics().membership_config.get_node(&raft_id).cloned()
+    }
+
+    /// Sends the proposal to whoever leads until there is an answer. That is safe: the state machine applies it once.
+    pub(crate) async fn propose(&self, proposal: &Proposal) -> Result<Outcome, Failure> {
+        let (command, _) = update::entry(proposal)?;
+        let deadline = Instant::now() + DEADLINE;
+        let mut leadership = self.leadership.clone();
+        let mut sent = false;
+        let mut hint = None;
+        while Instant::now() < deadline {
+            let leader = *leadership.borrow_and_update();
+            if proposal.term.is_some() && leader.leading != proposal.term {
+                return if sent { Err(Failure::Unknown(DEADLINE)) } else { Ok(Outcome::Deposed) };
+            }
+            match self.attempt(&command, leader.leader, hint.take(), deadline).await {
+                Attempt::Answered(Outcome::Forgotten { .. }) if sent => {
+                    return Err(Failure::Unknown(DEADLINE));
+                }
+                Attempt::Answered(outcome) => return Ok(outcome),
+                Attempt::Stopped => return Err(Failure::Stopped),
+                Attempt::Unknown => sent = true,
+                Attempt::Refused(leader) => hint = leader,
+            }
+            tokio::select! {
+                changed = leadership.changed() => changed.map_err(|_| Failure::Stopped)?,
+                () = sleep(PAUSE) => {}
+            }
+        }
+        Err(if sent { Failure::Unknown(DEADLINE) } else { Failure::NoQuorum(DEADLINE) })
+    }
+
+    async fn attempt(
+        &self,
+        command: &Bytes,
+        leader: Option<RaftId>,
+        hint: Option<(RaftId, Address)>,
+        deadline: Instant,
+    ) -> Attempt {
+        let known = leader.and_then(|leader| Some((leader, self.address_of(leader)?)));
+        match hint.or(known) {
+            Some((leader, _)) if leader == self.raft_id => {
+                let attempt = self.attempt_here(command.clone());
+                timeout_at(deadline, attempt).await.unwrap_or(Attempt::Unknown)
+            }
+            Some((leader, address)) => self.attempt_there(command, leader, &address, deadline).await,
+            None => Attempt::Refused(None),
+        }
+    }
+
+    async fn attempt_here(&self, command: Bytes) -> Attempt {
+        match Box::pin(self.raft.client_write(Command(command))).await {
+            Ok(response) => Attempt::Answered(response.data),
+            Err(RaftError::Fatal(_)) => Attempt::Stopped,
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Attempt::Refused(to.leader_id.zip(to.leader_node))
+            }
+            Err(RaftError::APIError(_)) => Attempt::Unknown,
+        }
+    }
+
+    /// Given up as soon as somebody else leads: a leader that hangs would not answer.
+    async fn attempt_there(
+        &self,
+        command: &Bytes,
+        leader: RaftId,
+        address: &Address,
+        deadline: Instant,
+    ) -> Attempt {
+        let mut client = self.peers.client(&address.addr, Lane::Control);
+        let mut leadership = self.leadership.clone();
+        let another = leadership.wait_for(|now| now.leader.is_some_and(|now| now != leader));
+        let request = client.propose(wire::ProposeRequest { proposal: command.clone() });
+        let answer = tokio::select! {
+            answer = timeout_at(deadline, request) => answer,
+            _ = another => return Attempt::Unknown,
+        };
+        match answer {
+            Ok(Ok(response)) => match get_outcome(response.into_inner()) {
+                Ok(Some(outcome)) => Attempt::Answered(outcome),
+                Ok(None) => Attempt::Refused(None),
+                Err(_) => Attempt::Unknown,
+            },
+            Ok(Err(status)) if never_sent(&status) => Attempt::Refused(None),
+            Ok(Err(status)) => {
+                tracing::debug!(%status, leader = %address.addr, "a forwarded proposal was not answered");
+                Attempt::Unknown
+            }
+            Err(_) => Attempt::Unknown,
+        }
+    }
+
+    /// None if this manager does not lead and has done nothing.
+    pub(crate) async fn propose_for_another(&self, command: Bytes) -> Result<Option<Outcome>, Status> {
+        if command.len() > MAX_ENTRY_BYTES {
+            return Err(Status::invalid_argument("the change is too large"));
+        }
+        // What cannot be read would stop every replica when it is applied.
+        codec::decode_proposal(&command)?;
+        match self.attempt_here(command).await {
+            Attempt::Answered(outcome) => Ok(Some(outcome)),
+            Attempt::Refused(_) => Ok(None),
+            Attempt::Unknown => Err(Status::aborted("the leader has changed")),
+            Attempt::Stopped => Err(Status::unavailable("the manager stops")),
+        }
+    }
+
+    /// Hands the leadership over and ends.
+    pub(crate) async fn shutdown(&self) {
+        let voters = self.members_now().iter().filter(|member| member.voter).count();
+        if voters > 1 && self.leadership.borrow().leading.is_some() {
+            match membership::lead::transfer(self).await {
+                Ok(successor) => tracing::info!("handed the leadership to {successor:x}"),
+                Err(error) => tracing::info!("stops while leading: {error}"),
+            }
+        }
+        if self.raft.shutdown().await.is_err() {
+            tracing::error!("Raft has panicked");
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Replicated {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn config(options: &Options) -> Result<Config, Error> {
+    let timing = &options.timing;
+    let config = Config {
+        cluster_name: "swarm".into(),
+        heartbeat_interval: millis(timing.heartbeat),
+        election_timeout_min: millis(timing.election_min),
+        election_timeout_max: millis(timing.election_max),
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_interval),
+        max_in_snapshot_log_to_keep: options.entries_for_slow_followers,
+        replication_lag_threshold: options.snapshot_interval + options.entries_for_slow_followers,
+        purge_batch_size: 64,
+        install_snapshot_timeout: 600_000,
+        backoff: "50ms 100ms 200ms ...500ms".into(),
+        broadcast_submitted_on_append: Some(true),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| Error::Raft(error.to_string()))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,284 @@
+//! The sending side.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::RPCTypes;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use proto::raft as wire;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Lane, Peers, SETUP_TIMEOUT};
+use crate::RaftId;
+use crate::codec::Malformed;
+use crate::codec::raft::{get_log_id, get_vote, put_entry, put_log_id, put_snapshot_meta, put_vote};
+use crate::replica::SnapshotOf;
+use crate::snapshot::{self, FORMAT, SnapshotFile, Snapshots};
+use crate::types::{Address, Group, Vote};
+
+/// A follower that owes an answer for so long is taken for unreachable.
+const STALL: Duration = Duration::from_secs(3);
+
+/// Chunks of a snapshot that are read ahead.
+const READ_AHEAD: usize = 4;
+
+/// Makes clients for members.
+pub(crate) struct Network {
+    pub(crate) me: RaftId,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) snapshots: Snapshots,
+}
+
+impl Network {
+    fn peer(&self, target: RaftId, address: &Address, lane: Lane) -> Peer {
+        let (peers, snapshots) = (self.peers.clone(), self.snapshots.clone());
+        Peer { me: self.me, target, addr: address.addr.clone(), lane, peers, snapshots }
+    }
+}
+
+impl RaftNetworkFactory<Group> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: RaftId, address: &Address) -> Peer {
+        self.peer(target, address, Lane::Entries)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: RaftId, address: &Address) -> Peer {
+        self.peer(target, address, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: RaftId, address: &Address) -> Peer {
+        self.peer(target, address, Lane::Snapshot)
+    }
+}
+
+/// One member, as seen from here.
+pub(crate) struct Peer {
+    me: RaftId,
+    target: RaftId,
+    addr: String,
+    lane: Lane,
+    peers: Arc<Peers>,
+    snapshots: Snapshots,
+}
+
+type Rpc<T> = Result<T, RPCError<Group>>;
+
+fn unreachable(error: impl std::error::Error + 'static) -> RPCError<Group> {
+    RPCError::Unreachable(Unreachable::new(&error))
+}
+
+impl Peer {
+    fn late(&self, action: RPCTypes, after: Duration) -> RPCError<Group> {
+        RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout: after })
+    }
+
+    async fn ask_for_vote(&self, request: VoteRequest<Group>, pre_vote: bool) -> Rpc<VoteResponse<Group>> {
+        let message = wire::VoteRequest {
+            to: self.target,
+            vote: Some(put_vote(&request.vote)),
+            last: request.last_log_id.as_ref().map(put_log_id),
+            pre_vote,
+            leadership_transfer: request.leadership_transfer,
+        };
+        let response = self.peers.client(&self.addr, Lane::Control).vote(message).await;
+        let response = response.map_err(unreachable)?.into_inner();
+        let vote = get_vote(response.vote).map_err(unreachable)?;
+        Ok(VoteResponse::new(vote, response.last.map(get_log_id), response.granted))
+    }
+
+    async fn open_stream<S>(&self, input: S) -> Rpc<Answers>
+    where
+        S: Stream<Item = AppendEntriesRequest<Group>> + Send + 'static,
+    {
+        let sent = Arc::new(AtomicU64::new(0));
+        let (to, count) = (self.target, sent.clone());
+        let requests = input.map(move |request| {
+            count.fetch_add(1, Ordering::Relaxed);
+            put_append(to, &request)
+        });
+        let mut client = self.peers.client(&self.addr, self.lane);
+        let opened = timeout(SETUP_TIMEOUT, client.append(requests)).await;
+        let opened = opened.map_err(|_| self.late(RPCTypes::AppendEntries, SETUP_TIMEOUT))?;
+        Ok(Answers { stream: opened.map_err(unreachable)?.into_inner(), sent, received: 0 })
+    }
+
+    /// The next answer; none after the last one.
+    async fn next_answer(&self, answers: &mut Answers) -> Option<Rpc<StreamAppendResult<Group>>> {
+        loop {
+            match timeout(STALL, answers.stream.message()).await {
+                Ok(Ok(Some(response))) => {
+                    answers.received += 1;
+                    return Some(get_answer(response).map_err(unreachable));
+                }
+                Ok(Ok(None)) => return None,
+                Ok(Err(status)) => return Some(Err(unreachable(status))),
+                Err(_) if answers.sent.load(Ordering::Relaxed) > answers.received => {
+                    return Some(Err(self.late(RPCTypes::AppendEntries, STALL)));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: SnapshotOf) -> Result<Vote, StreamingError<Group>> {
+        let header = wire::SnapshotHeader {
+            to: self.target,
+            vote: Some(put_vote(&vote)),
+            meta: Some(put_snapshot_meta(&snapshot.meta)),
+            format: FORMAT,
+        };
+        let (parts, receiver) = mpsc::channel(READ_AHEAD);
+        let snapshots = self.snapshots.clone();
+        let read =
+            tokio::task::spawn_blocking(move || read_parts(&snapshots, &snapshot.snapshot, header, &parts));
+        let mut client = self.peers.client(&self.addr, Lane::Snapshot);
+        let response = client.install_snapshot(ReceiverStream::new(receiver)).await;
+        // The reader ends with the stream. If it failed, that is why the receiver did.
+        match read.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(unreachable(error).into()),
+            Err(error) => return Err(unreachable(error).into()),
+        }
+        let response = response.map_err(unreachable)?.into_inner();
+        Ok(get_vote(response.vote).map_err(unreachable)?)
+    }
+}
+
+/// The answers of an append stream. They come in the order of the requests.
+struct Answers {
+    stream: tonic::Streaming<wire::AppendResponse>,
+    sent: Arc<AtomicU64>,
+    received: u64,
+}
+
+fn put_append(to: RaftId, request: &AppendEntriesRequest<Group>) -> wire::AppendRequest {
+    wire::AppendRequest {
+        to,
+        vote: Some(put_vote(&request.vote)),
+        previous: request.prev_log_id.as_ref().map(put_log_id),
+        entries: request.entries.iter().map(put_entry).collect(),
+        committed: request.leader_commit.as_ref().map(put_log_id),
+    }
+}
+
+fn get_answer(response: wire::AppendResponse) -> Result<StreamAppendResult<Group>, Malformed> {
+    use wire::append_response::Result as Wire;
+    Ok(match response.result.ok_or(Malformed::missing("append result"))? {
+        Wire::Accepted(accepted) => Ok(accepted.up_to.map(get_log_id)),
+        Wire::Conflict(id) => Err(StreamAppendError::Conflict(get_log_id(id))),
+        Wire::HigherVote(vote) => Err(StreamAppendError::HigherVote(get_vote(Some(vote))?)),
+    })
+}
+
+/// Until all was read or nobody listens any more.
+fn read_parts(
+    snapshots: &Snapshots,
+    file: &SnapshotFile,
+    header: wire::SnapshotHeader,
+    parts: &mpsc::Sender<wire::SnapshotPart>,
+) -> Result<(), snapshot::Error> {
+    use wire::snapshot_part::Part;
+    let send = |part| parts.blocking_send(wire::SnapshotPart { part: Some(part) }).is_ok();
+    let mut reader = snapshots.reader(file)?;
+    let mut chunks = 0;
+    if !send(Part::Header(header)) {
+        return Ok(());
+    }
+    while let Some(chunk) = reader.next()? {
+        chunks += 1;
+        if !send(Part::Chunk(chunk.into())) {
+            return Ok(());
+        }
+    }
+    send(Part::End(wire::SnapshotEnd { chunks }));
+    Ok(())
+}
+
+impl RaftNetworkV2<Group> for Peer {
+    type SnapshotData = Arc<SnapshotFile>;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Group>,
+        _: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<Group>> {
+        let mut answers = self.open_stream(futures_util::stream::once(std::future::ready(request))).await?;
+        match self.next_answer(&mut answers).await {
+            Some(answer) => Ok(answer?.into()),
+            None => Err(unreachable(Status::unavailable("the stream ended without an answer"))),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<Group>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Group>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let peer = &*self;
+            let answers = peer.open_stream(input).await?;
+            let answers = futures_util::stream::unfold(Some(answers), move |answers| async move {
+                let mut answers = answers?;
+                let answer = peer.next_answer(&mut answers).await?;
+                let goes_on = matches!(answer, Ok(Ok(_)));
+                Some((answer, goes_on.then_some(answers)))
+            });
+            let answers: BoxStream<'s, _> = Box::pin(answers);
+            Ok(answers)
+        })
+    }
+
+    async fn vote(&mut self, request: VoteRequest<Group>, _: RPCOption) -> Rpc<VoteResponse<Group>> {
+        self.ask_for_vote(request, false).await
+    }
+
+    async fn pre_vote(&mut self, request: VoteRequest<Group>, _: RPCOption) -> Rpc<VoteResponse<Group>> {
+        self.ask_for_vote(request, true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Group>, StreamingError<Group>> {
+        tokio::select! {
+            vote = self.send_snapshot(vote, snapshot) => Ok(SnapshotResponse::new(vote?)),
+            closed = cancel => Err(closed.into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Group>,
+        _: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<Group>> {
+        let message = wire::TransferLeaderRequest {
+            to: self.target,
+            from: Some(put_vote(request.from_leader())),
+            last: request.last_log_id().map(put_log_id),
+        };
+        let response = self.peers.client(&self.addr, Lane::Control).transfer_leader(message).await;
+        let refused = response.map_err(unreachable)?.into_inner().refused;
+        if refused.is_empty() { Ok(Ok(())) } else { Err(unreachable(Status::aborted(refused))) }
+    }
+}

@@ -1,0 +1,257 @@
+//! The receiving side.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::{Stream, StreamExt};
+use openraft::entry::RaftEntry as _;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest};
+use openraft::storage::Snapshot;
+use proto::raft as wire;
+use proto::raft::raft_server;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::RaftId;
+use crate::codec::Malformed;
+use crate::codec::raft::{
+    get_entry, get_log_id, get_snapshot_meta, get_vote, put_log_id, put_member, put_vote,
+};
+use crate::codec::violation::put_outcome;
+use crate::membership::{self, Change};
+use crate::replicated::Replicated;
+use crate::snapshot::{self, FORMAT};
+use crate::types::{Address, Entry, Group};
+
+/// Serves the other members. A store in memory has none and refuses.
+#[derive(Clone)]
+pub struct Service(pub(crate) Option<Arc<Replicated>>);
+
+type Reply<T> = Result<Response<T>, Status>;
+
+impl Service {
+    fn member(&self) -> Result<&Arc<Replicated>, Status> {
+        self.0.as_ref().ok_or_else(|| Status::unimplemented("this store is not replicated"))
+    }
+
+    /// The member, if the message is for it.
+    fn addressed(&self, to: RaftId) -> Result<&Arc<Replicated>, Status> {
+        let member = self.member()?;
+        check_addressee(to, member.raft_id)?;
+        Ok(member)
+    }
+}
+
+fn check_addressee(to: RaftId, me: RaftId) -> Result<(), Status> {
+    if to == me {
+        return Ok(());
+    }
+    Err(Status::not_found(format!("member {to:x} is not here any more: this is {me:x}")))
+}
+
+impl From<Malformed> for Status {
+    fn from(malformed: Malformed) -> Self {
+        Self::invalid_argument(malformed.to_string())
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+fn not_leader() -> wire::NotLeader {
+    wire::NotLeader {}
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for Service {
+    type AppendStream = Pin<Box<dyn Stream<Item = Result<wire::AppendResponse, Status>> + Send>>;
+
+    async fn identify(&self, _: Request<wire::IdentifyRequest>) -> Reply<wire::IdentifyResponse> {
+        let member = self.member()?;
+        let node_id = member.address.node_id.clone();
+        Ok(Response::new(wire::IdentifyResponse { raft_id: member.raft_id, node_id }))
+    }
+
+    async fn append(&self, request: Request<Streaming<wire::AppendRequest>>) -> Reply<Self::AppendStream> {
+        let member = self.member()?.clone();
+        let failure = Arc::new(OnceLock::new());
+        let input = appends(request.into_inner(), member.raft_id, failure.clone());
+        let answers = member.raft.stream_append(input);
+        let stream = async_stream::stream! {
+            let mut answers = std::pin::pin!(answers);
+            while let Some(answer) = answers.next().await {
+                yield answer.map(put_answer).map_err(stopped);
+            }
+            if let Some(status) = failure.get() {
+                yield Err(Status::clone(status));
+            }
+        };
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn vote(&self, request: Request<wire::VoteRequest>) -> Reply<wire::VoteResponse> {
+        let message = request.into_inner();
+        let raft = &self.addressed(message.to)?.raft;
+        let mut request = VoteRequest::new(get_vote(message.vote)?, message.last.map(get_log_id));
+        request.leadership_transfer = message.leadership_transfer;
+        let response = if message.pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
+        let response = response.map_err(stopped)?;
+        Ok(Response::new(wire::VoteResponse {
+            vote: Some(put_vote(&response.vote)),
+            granted: response.vote_granted,
+            last: response.last_log_id.as_ref().map(put_log_id),
+        }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotPart>>,
+    ) -> Reply<wire::SnapshotResponse> {
+        use wire::snapshot_part::Part;
+        let mut parts = request.into_inner();
+        let Some(wire::SnapshotPart { part: Some(Part::Header(header)) }) = parts.message().await? else {
+            return Err(Malformed::missing("snapshot header").into());
+        };
+        let member = self.addressed(header.to)?;
+        if header.format != FORMAT {
+            let error = format!("snapshot format {} is not known here, {FORMAT} is", header.format);
+            return Err(Status::failed_precondition(error));
+        }
+        let vote = get_vote(header.vote)?;
+        let meta = get_snapshot_meta(header.meta.ok_or(Malformed::missing("snapshot.meta"))?)?;
+        let snapshot = Arc::new(receive(member, parts).await?);
+        let response = member.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
+        let vote = response.map_err(stopped)?.vote;
+        Ok(Response::new(wire::SnapshotResponse { vote: Some(put_vote(&vote)) }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Reply<wire::TransferLeaderResponse> {
+        let message = request.into_inner();
+        let member = self.addressed(message.to)?;
+        let last = message.last.map(get_log_id);
+        let request = TransferLeaderRequest::new(get_vote(message.from)?, message.to, last);
+        let response = member.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        let refused = response.err().map(|error| error.to_string()).unwrap_or_default();
+        Ok(Response::new(wire::TransferLeaderResponse { refused }))
+    }
+
+    async fn propose(&self, request: Request<wire::ProposeRequest>) -> Reply<wire::ProposeResponse> {
+        let member = self.member()?;
+        let outcome = member.propose_for_another(request.into_inner().proposal).await?;
+        Ok(Response::new(match outcome {
+            Some(outcome) => put_outcome(outcome),
+            None => {
+                let outcome = wire::propose_response::Outcome::NotLeader(not_leader());
+                wire::ProposeResponse { outcome: Some(outcome) }
+            }
+        }))
+    }
+
+    async fn change_membership(
+        &self,
+        request: Request<wire::ChangeMembershipRequest>,
+    ) -> Reply<wire::ChangeMembershipResponse> {
+        use wire::change_membership_response::Result as Wire;
+        let member = self.member()?;
+        let change = Change::try_from(request.into_inner())?;
+        let result = match membership::lead::lead(member, change).await {
+            Ok(done) => Wire::Done(done),
+            Err(membership::Error::NotLeader) => Wire::NotLeader(not_leader()),
+            Err(error) => Wire::Refused(error.to_string()),
+        };
+        Ok(Response::new(wire::ChangeMembershipResponse { result: Some(result) }))
+    }
+
+    async fn members(&self, _: Request<wire::MembersRequest>) -> Reply<wire::MembersResponse> {
+        let member = self.member()?;
+        if member.leadership.borrow().leader != Some(member.raft_id) {
+            return Ok(Response::new(wire::MembersResponse { members: Vec::new() }));
+        }
+        let members = member.members_now().into_iter().map(|m| wire::MemberStatus {
+            voter: m.voter,
+            leader: m.leader,
+            reachable: m.reachability == proto::model::Reachability::Reachable,
+            lag: m.lag.unwrap_or_default(),
+            member: Some(put_member(m.raft_id, &Address { node_id: m.node_id.into(), addr: m.addr })),
+        });
+        Ok(Response::new(wire::MembersResponse { members: members.collect() }))
+    }
+}
+
+/// The requests of a stream, up to the first one that is not for `me` or malformed.
+fn appends(
+    mut messages: Streaming<wire::AppendRequest>,
+    me: RaftId,
+    failure: Arc<OnceLock<Status>>,
+) -> impl Stream<Item = AppendEntriesRequest<Group>> + Send + 'static {
+    async_stream::stream! {
+        // An error here means that the leader or the connection is gone: so is whoever would read about it.
+        while let Ok(Some(message)) = messages.message().await {
+            match get_append(message, me) {
+                Ok(request) => yield request,
+                Err(status) => {
+                    let _ = failure.set(status);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn get_append(message: wire::AppendRequest, me: RaftId) -> Result<AppendEntriesRequest<Group>, Status> {
+    check_addressee(message.to, me)?;
+    let entries: Vec<Entry> = message.entries.into_iter().map(get_entry).collect::<Result<_, _>>()?;
+    let prev_log_id = message.previous.map(get_log_id);
+    let consecutive = entries.windows(2).all(|pair| pair[0].index() + 1 == pair[1].index());
+    let after = prev_log_id.map_or(0, |previous| previous.index + 1);
+    if !consecutive || entries.first().is_some_and(|first| first.index() != after) {
+        return Err(Status::invalid_argument("entries are not consecutive"));
+    }
+    Ok(AppendEntriesRequest {
+        vote: get_vote(message.vote)?,
+        prev_log_id,
+        entries,
+        leader_commit: message.committed.map(get_log_id),
+    })
+}
+
+fn put_answer(answer: openraft::raft::StreamAppendResult<Group>) -> wire::AppendResponse {
+    use wire::append_response::Result as Wire;
+    let result = match answer {
+        Ok(up_to) => Wire::Accepted(wire::Accepted { up_to: up_to.as_ref().map(put_log_id) }),
+        Err(StreamAppendError::Conflict(id)) => Wire::Conflict(put_log_id(&id)),
+        Err(StreamAppendError::HigherVote(vote)) => Wire::HigherVote(put_vote(&vote)),
+    };
+    wire::AppendResponse { result: Some(result) }
+}
+
+/// Writes the chunks to a file of our own. It is removed again if the stream breaks off.
+async fn receive(
+    member: &Replicated,
+    mut parts: Streaming<wire::SnapshotPart>,
+) -> Result<snapshot::SnapshotFile, Status> {
+    use wire::snapshot_part::Part;
+    let failed = |error: snapshot::Error| Status::internal(std::io::Error::from(error).to_string());
+    let mut writer = member.snapshots.writer().map_err(failed)?;
+    let mut chunks = 0;
+    loop {
+        let part = parts.message().await?.and_then(|part| part.part);
+        writer = match part {
+            Some(Part::Chunk(chunk)) => {
+                chunks += 1;
+                blocking(move || writer.push(&chunk).map(|()| writer)).await?.map_err(failed)?
+            }
+            Some(Part::End(end)) if end.chunks == chunks => {
+                return blocking(move || writer.finish()).await?.map_err(failed);
+            }
+            _ => return Err(Status::invalid_argument("the snapshot is incomplete")),
+        };
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+}
