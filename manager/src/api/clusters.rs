@@ -1,0 +1,142 @@
+//! The cluster object: settings and join tokens. The CA's key never leaves the managers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::{JoinToken, RootDigest};
+use proto::convert::Within;
+use proto::model::{Cluster, ClusterSpec, Sensitive};
+use proto::wire::{
+    self, GetClusterRequest, GetClusterResponse, KeyRotation, ListClustersRequest, ListClustersResponse,
+    UpdateClusterRequest, UpdateClusterResponse,
+};
+use raft_store::Tables;
+use tonic::Status;
+
+use super::filter::common;
+use super::{Control, limits, validate};
+use crate::error::{Error, status};
+
+/// Docker's.
+const SHORTEST_CERTIFICATE: Duration = Duration::from_secs(3600);
+/// Of the root, which every certificate must end before.
+const LONGEST_CERTIFICATE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
+const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3600);
+const LONGEST_HISTORY: u64 = 10_000;
+
+pub(super) async fn get(api: &Control, request: GetClusterRequest) -> Result<GetClusterResponse, Status> {
+    let view = api.store.view();
+    let cluster = find(&view, &request.cluster_id)?;
+    Ok(GetClusterResponse { cluster: Some(shown(cluster)) })
+}
+
+pub(super) async fn list(
+    api: &Control,
+    request: ListClustersRequest,
+) -> Result<ListClustersResponse, Status> {
+    let view = api.store.view();
+    let filters = request.filters.unwrap_or_default();
+    let clusters = view.cluster().into_iter().filter(|cluster| {
+        let annotations = &cluster.spec.annotations;
+        common!(filters).admit(cluster.id.as_str(), &annotations.name, &annotations.labels)
+    });
+    Ok(ListClustersResponse { clusters: clusters.map(|cluster| shown(cluster)).collect() })
+}
+
+pub(super) async fn update(
+    api: &Control,
+    request: UpdateClusterRequest,
+) -> Result<UpdateClusterResponse, Status> {
+    let version = request.cluster_version.unwrap_or_default().index;
+    let spec = validate(request.spec)?;
+    let rotation = request.rotation.unwrap_or_default();
+    if rotation.manager_unlock_key {
+        return Err(Error::unsupported("rotation.manager_unlock_key", "unlock keys").into());
+    }
+    let updated = api.store.update(|tx| {
+        let current = find(tx, &request.cluster_id)?;
+        if current.meta.version != version {
+            return Err(Error::OutOfSequence { kind: "cluster", id: current.id.to_string() });
+        }
+        let mut cluster = Cluster { spec: spec.clone(), ..Cluster::clone(current) };
+        if cluster.spec.annotations.name != current.spec.annotations.name {
+            let remedy = format!("a cluster keeps its name, which is {:?}", current.spec.annotations.name);
+            return Err(Error::invalid("spec.annotations.name", &cluster.spec.annotations.name, remedy));
+        }
+        rotate(&mut cluster, rotation)?;
+        tx.update(cluster);
+        Ok(())
+    });
+    updated.await.map_err(status)?;
+    let view = api.store.view();
+    Ok(UpdateClusterResponse { cluster: view.cluster().map(|cluster| shown(cluster)) })
+}
+
+/// Checks the settings, at `swarm init` too.
+pub fn validate(spec: Option<wire::ClusterSpec>) -> Result<ClusterSpec, Error> {
+    let spec = spec.ok_or_else(|| proto::convert::Error::missing("spec"))?;
+    limits::spec_size("spec", &spec)?;
+    let ca = spec.ca_config.as_ref();
+    if ca.is_some_and(|ca| {
+        !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() || ca.force_rotate > 0
+    }) {
+        return Err(Error::unsupported("spec.ca_config", "rotations of the root certificate"));
+    }
+    let spec = ClusterSpec::try_from(spec).within("spec")?;
+    validate::object_name("spec.annotations.name", &spec.annotations.name)?;
+    validate::labels("spec.annotations", &spec.annotations)?;
+    if spec.auto_lock_managers {
+        return Err(Error::unsupported("spec.encryption_config.auto_lock_managers", "locked managers"));
+    }
+    let history = spec.orchestration.task_history_retention_limit;
+    if history > LONGEST_HISTORY {
+        let field = "spec.orchestration.task_history_retention_limit";
+        return Err(Error::invalid(field, history, format!("at most {LONGEST_HISTORY} are allowed")));
+    }
+    let heartbeat = SHORTEST_HEARTBEAT..=LONGEST_HEARTBEAT;
+    between("spec.dispatcher.heartbeat_period", spec.dispatcher.heartbeat_period, heartbeat)?;
+    let certificate = SHORTEST_CERTIFICATE..=LONGEST_CERTIFICATE;
+    between("spec.ca_config.node_cert_expiry", spec.ca.node_cert_expiry, certificate)?;
+    Ok(spec)
+}
+
+fn between(field: &str, value: Duration, allowed: std::ops::RangeInclusive<Duration>) -> Result<(), Error> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let remedy = format!("{:?} to {:?} are allowed", allowed.start(), allowed.end());
+    Err(Error::invalid(field, format!("{value:?}"), remedy))
+}
+
+fn rotate(cluster: &mut Cluster, rotation: KeyRotation) -> Result<(), Error> {
+    let digest = RootDigest::of(&cluster.root_ca.cert);
+    let fresh = || {
+        let token = JoinToken::generate(digest).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok::<_, Error>(Sensitive::new(token.to_string()))
+    };
+    let tokens = &mut cluster.root_ca.join_tokens;
+    if rotation.worker_join_token {
+        tokens.worker = fresh()?;
+    }
+    if rotation.manager_join_token {
+        tokens.manager = fresh()?;
+    }
+    Ok(())
+}
+
+/// Without what only managers may hold.
+fn shown(cluster: &Cluster) -> wire::Cluster {
+    let mut shown = wire::Cluster::from(cluster);
+    shown.network_bootstrap_keys.clear();
+    shown.unlock_keys.clear();
+    if let Some(root) = &mut shown.root_ca {
+        root.ca_key.clear();
+    }
+    shown
+}
+
+fn find<'a>(tables: &'a Tables, id: &str) -> Result<&'a Arc<Cluster>, Error> {
+    let cluster = tables.cluster().filter(|cluster| cluster.id.as_str() == id);
+    cluster.ok_or_else(|| Error::not_found("cluster", id))
+}

@@ -1,0 +1,123 @@
+//! Networks.
+
+use std::sync::Arc;
+
+use proto::model::{Network, NetworkId, NetworkSpec, VXLAN_ID_LIST};
+use proto::wire::{
+    CreateNetworkRequest, CreateNetworkResponse, GetNetworkRequest, GetNetworkResponse, ListNetworksRequest,
+    ListNetworksResponse, RemoveNetworkRequest, RemoveNetworkResponse,
+};
+use raft_store::Tables;
+use tonic::Status;
+
+use super::filter::common;
+use super::{Control, validate};
+use crate::error::{Error, status};
+
+/// Tasks that a refusal names; the rest are counted.
+const NAMED: usize = 5;
+
+pub(super) async fn get(api: &Control, request: GetNetworkRequest) -> Result<GetNetworkResponse, Status> {
+    let view = api.store.view();
+    let network = find(&view, &request.network_id, &request.name)?;
+    Ok(GetNetworkResponse { network: Some((&**network).into()) })
+}
+
+pub(super) async fn list(
+    api: &Control,
+    request: ListNetworksRequest,
+) -> Result<ListNetworksResponse, Status> {
+    let view = api.store.view();
+    let filters = request.filters.unwrap_or_default();
+    let networks = view.networks().filter(|network| {
+        common!(filters).admit(network.id.as_str(), network.name(), &network.spec.annotations.labels)
+    });
+    Ok(ListNetworksResponse { networks: networks.map(|network| (&**network).into()).collect() })
+}
+
+pub(super) async fn create(
+    api: &Control,
+    request: CreateNetworkRequest,
+) -> Result<CreateNetworkResponse, Status> {
+    let spec = validate::network(request.spec)?;
+    let id = NetworkId::from_random(rand::random());
+    let created = api.store.update(|tx| {
+        check_free(tx, &spec)?;
+        let (id, spec) = (id.clone(), spec.clone());
+        tx.create(Network { id, meta: Default::default(), spec, state: None, pending_delete: false });
+        Ok(())
+    });
+    created.await.map_err(status)?;
+    let view = api.store.view();
+    Ok(CreateNetworkResponse { network: view.network(&id).map(|network| (&**network).into()) })
+}
+
+/// The store holds the same rules; here the refusal can name the field.
+fn check_free(tables: &Tables, spec: &NetworkSpec) -> Result<(), Error> {
+    let name = &spec.annotations.name;
+    if tables.network_by_name(name).is_some() {
+        return Err(Error::Exists { kind: "network", name: name.clone() });
+    }
+    let name_of =
+        |id: &NetworkId| tables.network(id).map_or(id.as_str(), |network| network.name()).to_owned();
+    if let Some(asked) = spec.driver.options.get(VXLAN_ID_LIST)
+        && let Some(owner) = asked.parse().ok().and_then(|vni| tables.vni_owner(vni))
+    {
+        let field = format!("spec.driver_config.options.{VXLAN_ID_LIST}");
+        let remedy = format!("network {:?} has it: choose another identifier", name_of(owner));
+        return Err(Error::invalid(field, asked, remedy));
+    }
+    for (i, config) in spec.ipam.iter().enumerate() {
+        if let Some((other, owner)) = tables.overlapping_subnet(&config.subnet) {
+            let remedy =
+                format!("it overlaps {other} of network {:?}: choose another subnet", name_of(owner));
+            return Err(Error::invalid(format!("spec.ipam.configs[{i}].subnet"), config.subnet, remedy));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn remove(
+    api: &Control,
+    request: RemoveNetworkRequest,
+) -> Result<RemoveNetworkResponse, Status> {
+    let removed = api.store.update(|tx| {
+        let network = find(tx, &request.network_id, &request.name)?;
+        check_unused(tx, network)?;
+        let id = network.id.clone();
+        tx.remove(id);
+        Ok(())
+    });
+    removed.await.map_err(status)?;
+    Ok(RemoveNetworkResponse {})
+}
+
+fn check_unused(tables: &Tables, network: &Network) -> Result<(), Error> {
+    let services = tables.services_by_network(&network.id).map(|service| service.name().to_owned());
+    let tasks = tables.tasks_by_network(&network.id).filter(|task| !task.status.state.is_terminal());
+    let tasks = tasks.map(|task| task.annotations.name.clone());
+    let (services, tasks): (Vec<_>, Vec<_>) = (services.collect(), tasks.collect());
+    let (kind, users, remedy) = match (services.is_empty(), tasks.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, _) => ("service", services, "remove it from the network first"),
+        (true, false) => ("task", tasks, "which is about to end: try again then"),
+    };
+    let used = format!("network {:?} is in use by {kind} {}: {remedy}", network.name(), enumerate(&users));
+    Err(Error::Precondition(used))
+}
+
+fn enumerate(names: &[String]) -> String {
+    let shown = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// By id or, as the protocol allows, by name.
+fn find<'a>(tables: &'a Tables, id: &str, name: &str) -> Result<&'a Arc<Network>, Error> {
+    if id.is_empty() && !name.is_empty() {
+        return tables.network_by_name(name).ok_or_else(|| Error::not_found("network", name));
+    }
+    tables.network(&id.into()).ok_or_else(|| Error::not_found("network", id))
+}

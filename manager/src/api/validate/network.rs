@@ -1,0 +1,245 @@
+//! What may be asked of a network. That it overlaps no other one is checked where it is written.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use proto::convert::Within;
+use proto::model::{IpamConfig, NetworkSpec, OVERLAY_DRIVER, VXLAN_ID_LIST};
+use proto::wire;
+
+use super::{labels, object_name};
+use crate::api::limits;
+use crate::error::Error;
+
+/// Longest masks that leave room for the gateway and one task beside the network's own addresses.
+const LONGEST_V4_MASK: u8 = 30;
+const LONGEST_V6_MASK: u8 = 126;
+const ENCRYPTED: &str = "encrypted";
+const MTU: &str = "com.docker.network.driver.mtu";
+/// RFC 791.
+const LEAST_MTU: u32 = 68;
+/// RFC 8200.
+const LEAST_V6_MTU: u32 = 1280;
+/// 24 bits (RFC 7348).
+const LARGEST_VNI: u32 = (1 << 24) - 1;
+
+/// Checks the spec and writes out what it leaves open.
+pub fn check(spec: Option<wire::NetworkSpec>) -> Result<NetworkSpec, Error> {
+    let spec = spec.ok_or_else(|| proto::convert::Error::missing("spec"))?;
+    limits::spec_size("spec", &spec)?;
+    let mut spec = NetworkSpec::try_from(spec).within("spec")?;
+    object_name("spec.annotations.name", &spec.annotations.name)?;
+    labels("spec.annotations", &spec.annotations)?;
+    driver(&mut spec)?;
+    limits::count("spec.ipam.configs", spec.ipam.len())?;
+    for (i, config) in spec.ipam.iter().enumerate() {
+        ipam(&format!("spec.ipam.configs[{i}]"), config)?;
+    }
+    families(&spec)?;
+    Ok(spec)
+}
+
+fn driver(spec: &mut NetworkSpec) -> Result<(), Error> {
+    if spec.driver.name.is_empty() {
+        spec.driver.name = OVERLAY_DRIVER.into();
+    }
+    if spec.driver.name != OVERLAY_DRIVER {
+        let remedy = format!("there is no such driver; {OVERLAY_DRIVER} is the one that there is");
+        return Err(Error::invalid("spec.driver_config.name", &spec.driver.name, remedy));
+    }
+    options("spec.driver_config.options", spec)
+}
+
+/// Options that nobody knows go to the nodes as they are, as Docker has it.
+fn options(field: &str, spec: &NetworkSpec) -> Result<(), Error> {
+    let options = &spec.driver.options;
+    limits::map(field, options)?;
+    // Docker takes the bare option for yes.
+    if options.get(ENCRYPTED).is_some_and(|value| value != "false" && value != "0") {
+        return Err(Error::unsupported(format!("{field}.{ENCRYPTED}"), "encrypted networks"));
+    }
+    let least_mtu = if spec.ipv6 { LEAST_V6_MTU } else { LEAST_MTU };
+    for (name, allowed) in [(MTU, least_mtu..=u16::MAX.into()), (VXLAN_ID_LIST, 1..=LARGEST_VNI)] {
+        let Some(value) = options.get(name) else { continue };
+        if !value.parse().is_ok_and(|value: u32| allowed.contains(&value)) {
+            let remedy = format!("a number from {} to {} is needed", allowed.start(), allowed.end());
+            return Err(Error::invalid(format!("{field}.{name}"), value, remedy));
+        }
+    }
+    Ok(())
+}
+
+fn ipam(field: &str, config: &IpamConfig) -> Result<(), Error> {
+    let net = config.subnet;
+    subnet(&format!("{field}.subnet"), net)?;
+    if let Some(range) = config.range {
+        let field = format!("{field}.range");
+        aligned(&field, range)?;
+        if !net.contains(&range) {
+            return Err(Error::invalid(field, range, format!("a part of {net} is needed")));
+        }
+    }
+    let gateway = config.gateway.iter().map(|gateway| (format!("{field}.gateway"), *gateway));
+    let reserved = config.reserved.iter();
+    let reserved = reserved.map(|(name, address)| (format!("{field}.reserved.{name}"), *address));
+    for (field, address) in gateway.chain(reserved) {
+        usable(&field, net, address)?;
+    }
+    Ok(())
+}
+
+/// Whether tasks can have addresses of `net`.
+pub fn subnet(field: &str, net: IpNet) -> Result<(), Error> {
+    aligned(field, net)?;
+    let longest = if net.addr().is_ipv4() { LONGEST_V4_MASK } else { LONGEST_V6_MASK };
+    if net.prefix_len() > longest {
+        let remedy =
+            format!("too small for a gateway and a task: a mask of at most {longest} bits is needed");
+        return Err(Error::invalid(field, net, remedy));
+    }
+    let first = net.network();
+    let special =
+        first.is_loopback() || first.is_multicast() || first.is_unspecified() || net.prefix_len() == 0;
+    let link_local = match first {
+        IpAddr::V4(first) => first.is_link_local() || first.octets()[0] >= 240,
+        IpAddr::V6(first) => first.is_unicast_link_local(),
+    };
+    if special || link_local {
+        return Err(Error::invalid(
+            field,
+            net,
+            "a subnet of unicast addresses such as 10.0.9.0/24 is needed",
+        ));
+    }
+    Ok(())
+}
+
+fn aligned(field: &str, net: IpNet) -> Result<(), Error> {
+    if net == net.trunc() {
+        return Ok(());
+    }
+    Err(Error::invalid(field, net, format!("bits after the mask are set; the subnet is {}", net.trunc())))
+}
+
+fn usable(field: &str, net: IpNet, address: IpAddr) -> Result<(), Error> {
+    if !net.contains(&address) {
+        return Err(Error::invalid(field, address, format!("an address of {net} is needed")));
+    }
+    let broadcast = net.addr().is_ipv4() && address == net.broadcast();
+    if address == net.network() || broadcast {
+        let remedy = format!("the first and the last address of {net} belong to the network itself");
+        return Err(Error::invalid(field, address, remedy));
+    }
+    Ok(())
+}
+
+/// A task gets one address of each subnet, so there is one subnet a family.
+fn families(spec: &NetworkSpec) -> Result<(), Error> {
+    let of =
+        |v4: bool| spec.ipam.iter().map(|config| config.subnet).filter(move |net| net.addr().is_ipv4() == v4);
+    for v4 in [true, false] {
+        if let Some(second) = of(v4).nth(1) {
+            let remedy = "one IPv4 and one IPv6 subnet a network are allowed";
+            return Err(Error::invalid("spec.ipam.configs", second, remedy));
+        }
+    }
+    match (spec.ipv6, of(false).next()) {
+        (false, Some(net)) => {
+            Err(Error::invalid("spec.ipam.configs", net, "an IPv6 subnet needs ipv6_enabled (--ipv6)"))
+        }
+        (true, None) => {
+            let remedy = "give an IPv6 subnet too, such as fd00:9::/64: there is no pool of them";
+            Err(Error::invalid("spec.ipv6_enabled", true, remedy))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(subnets: &[&str], change: impl FnOnce(&mut wire::NetworkSpec)) -> Result<NetworkSpec, Error> {
+        let configs =
+            subnets.iter().map(|subnet| wire::IpamConfig { subnet: (*subnet).into(), ..Default::default() });
+        let mut spec = wire::NetworkSpec {
+            annotations: Some(wire::Annotations { name: "net".into(), ..Default::default() }),
+            ipam: Some(wire::IpamOptions { configs: configs.collect(), ..Default::default() }),
+            ..Default::default()
+        };
+        change(&mut spec);
+        check(Some(spec))
+    }
+
+    fn refusal(subnet: &str) -> String {
+        spec(&[subnet], |_| ()).unwrap_err().to_string()
+    }
+
+    fn with(change: impl FnOnce(&mut wire::IpamConfig)) -> String {
+        let changed = spec(&["10.0.9.0/24"], |spec| change(&mut spec.ipam.as_mut().unwrap().configs[0]));
+        changed.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_driver_is_overlay_unless_said() {
+        assert_eq!(spec(&["10.0.9.0/24"], |_| ()).unwrap().driver.name, "overlay");
+        let driver = |name: &str| wire::Driver { name: name.into(), ..Default::default() };
+        let refused = spec(&[], |spec| spec.driver_config = Some(driver("macvlan"))).unwrap_err();
+        assert!(
+            refused.to_string().contains("\"macvlan\": there is no such driver; overlay is"),
+            "{refused}"
+        );
+        let mut encrypted = driver("overlay");
+        encrypted.options.insert("encrypted".into(), String::new());
+        let refused = spec(&[], |spec| spec.driver_config = Some(encrypted)).unwrap_err();
+        assert!(refused.to_string().contains("encrypted networks are not supported"), "{refused}");
+    }
+
+    #[test]
+    fn options_that_are_known_are_checked() {
+        let with = |name: &str, value: &str| {
+            let options = [(name.to_owned(), value.to_owned())].into();
+            spec(&[], |spec| spec.driver_config = Some(wire::Driver { name: String::new(), options }))
+        };
+        for value in ["0", "16777216", "4100,4101", "x"] {
+            assert!(with(VXLAN_ID_LIST, value).unwrap_err().to_string().contains("1 to 16777215"), "{value}");
+        }
+        assert!(with(MTU, "10").unwrap_err().to_string().contains("68 to 65535"));
+        with(VXLAN_ID_LIST, "4100").unwrap();
+        with(MTU, "1400").unwrap();
+        with("encrypted", "false").unwrap();
+    }
+
+    #[test]
+    fn subnets_are_subnets_with_room() {
+        assert!(refusal("10.0.9/24").contains("expected a subnet such as 10.0.9.0/24"));
+        assert!(refusal("10.0.9.5/24").contains("the subnet is 10.0.9.0/24"));
+        assert!(refusal("10.0.9.0/31").contains("too small for a gateway and a task"));
+        for special in
+            ["127.0.0.0/8", "224.0.0.0/4", "0.0.0.0/0", "169.254.0.0/16", "240.0.0.0/4", "0.0.0.0/8"]
+        {
+            assert!(refusal(special).contains("unicast"), "{special}");
+        }
+        spec(&["10.0.9.0/30"], |_| ()).unwrap();
+    }
+
+    #[test]
+    fn gateway_and_range_are_inside() {
+        assert!(with(|c| c.gateway = "10.0.8.1".into()).contains("an address of 10.0.9.0/24 is needed"));
+        assert!(with(|c| c.gateway = "10.0.9.255".into()).contains("belong to the network itself"));
+        assert!(with(|c| c.range = "10.0.8.0/25".into()).contains("a part of 10.0.9.0/24"));
+        assert!(with(|c| c.range = "10.0.9.1/25".into()).contains("the subnet is 10.0.9.0/25"));
+        let reserve = |c: &mut wire::IpamConfig| drop(c.reserved.insert("router".into(), "10.0.8.9".into()));
+        assert!(with(reserve).contains("configs[0].reserved.router"));
+    }
+
+    #[test]
+    fn one_subnet_a_family() {
+        assert!(spec(&["10.0.1.0/24", "10.0.2.0/24"], |_| ()).is_err());
+        assert!(spec(&["10.0.1.0/24", "fd00::/64"], |_| ()).is_err());
+        assert!(spec(&["10.0.1.0/24"], |spec| spec.ipv6_enabled = true).is_err());
+        spec(&["10.0.1.0/24", "fd00::/64"], |spec| spec.ipv6_enabled = true).unwrap();
+        spec(&["fd00::/64"], |spec| spec.ipv6_enabled = true).unwrap();
+        spec(&[], |_| ()).unwrap();
+    }
+}
