@@ -1,0 +1,145 @@
+//! Certificates for nodes: who shows a join token becomes a node, who has a certificate gets the next one.
+//!
+//! Decides who gets a certificate and in which role; how one is made is `identity`'s. Any manager signs, at once, with
+//! the root key that is in the store.
+//!
+//! Invariant: a certificate says what the store says. A role is never taken from a request: it is the token's for
+//! a new node, and the store's for one that is known.
+
+mod issue;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use identity::{Clock, Peer};
+use proto::convert::{Error as Malformed, Within};
+use proto::model::{Availability, Certificate, Membership, Node, NodeId};
+use proto::wire::{
+    self, GetRootCaCertificateRequest, GetRootCaCertificateResponse, IssueNodeCertificateRequest,
+    IssueNodeCertificateResponse, NodeCertificateStatusRequest, NodeCertificateStatusResponse, ca_server,
+    node_ca_server,
+};
+use raft_store::Store;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use crate::error::{Error, status};
+
+/// Requests that are worked on at a time: each costs a signature and an entry of the log.
+const AT_A_TIME: usize = 8;
+/// Requests that may wait for their turn. More are told to come again.
+const WAITING: usize = 256;
+/// Far above any request for a P-256 key.
+const LONGEST_REQUEST: usize = 16 * 1024;
+
+#[derive(Clone)]
+pub struct Ca {
+    store: Store,
+    clock: Clock,
+    turns: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Ca {
+    pub fn new(store: Store, clock: Clock) -> Self {
+        let (turns, waiting) = (Arc::new(Semaphore::new(AT_A_TIME)), Arc::new(Semaphore::new(WAITING)));
+        Self { store, clock, turns, waiting }
+    }
+
+    async fn issue(&self, peer: &Peer, request: IssueNodeCertificateRequest) -> Result<NodeId, Status> {
+        if request.csr.len() > LONGEST_REQUEST {
+            let size = format!("({} bytes)", request.csr.len());
+            let remedy = format!("at most {LONGEST_REQUEST} bytes are allowed");
+            return Err(Error::invalid("csr", size, remedy).into());
+        }
+        let csr = String::from_utf8(request.csr)
+            .map_err(|_| Error::from(Malformed::invalid("csr", "(binary)", "a PEM block")))?;
+        let busy = || Status::resource_exhausted("too many nodes ask for certificates: try again later");
+        let _place = self.waiting.try_acquire().map_err(|_| busy())?;
+        let _turn = self.turns.acquire().await.map_err(|_| busy())?;
+        match peer {
+            Peer::Node { id, .. } => self.renew(id, &csr).await,
+            Peer::Local | Peer::Anonymous => self.admit(&csr, &request.token, request.availability).await,
+        }
+    }
+
+    /// A new node, in the role that its token is for.
+    async fn admit(&self, csr: &str, token: &str, availability: i32) -> Result<NodeId, Status> {
+        let availability = wire::node_spec::Availability::try_from(availability)
+            .map(Availability::from)
+            .map_err(|_| Malformed::invalid("availability", availability, "active, pause or drain"))
+            .within("request")
+            .map_err(Error::from)?;
+        let id = NodeId::from_random(rand::random());
+        let now = self.clock.now();
+        let created = self.store.update(|tx| {
+            let node = issue::new_node(tx, &id, csr, token, availability, now)?;
+            tx.create(node);
+            Ok(())
+        });
+        created.await.map_err(status)?;
+        tracing::info!(node = %id, "a node has joined");
+        Ok(id)
+    }
+
+    /// The next certificate of a node that is known, in the role that it has now.
+    async fn renew(&self, id: &NodeId, csr: &str) -> Result<NodeId, Status> {
+        let now = self.clock.now();
+        let updated = self.store.update(|tx| {
+            let node = tx.node(id).ok_or_else(|| Error::not_found("node", id))?;
+            let node = Node { certificate: issue::sign(tx, id, node.role, csr, now)?, ..Node::clone(node) };
+            tx.update(node);
+            Ok(())
+        });
+        updated.await.map_err(status)?;
+        Ok(id.clone())
+    }
+}
+
+#[tonic::async_trait]
+impl ca_server::Ca for Ca {
+    async fn get_root_ca_certificate(
+        &self,
+        _: Request<GetRootCaCertificateRequest>,
+    ) -> Result<Response<GetRootCaCertificateResponse>, Status> {
+        let view = self.store.view();
+        let cluster =
+            view.cluster().ok_or_else(|| Status::unavailable("this manager has not caught up yet"))?;
+        Ok(Response::new(GetRootCaCertificateResponse { certificate: cluster.root_ca.cert.clone() }))
+    }
+}
+
+#[tonic::async_trait]
+impl node_ca_server::NodeCa for Ca {
+    async fn issue_node_certificate(
+        &self,
+        request: Request<IssueNodeCertificateRequest>,
+    ) -> Result<Response<IssueNodeCertificateResponse>, Status> {
+        let peer = Peer::of(request.extensions()).clone();
+        let node_id = self.issue(&peer, request.into_inner()).await?.to_string();
+        let node_membership = wire::node_spec::Membership::from(Membership::Accepted).into();
+        Ok(Response::new(IssueNodeCertificateResponse { node_id, node_membership }))
+    }
+
+    /// A node may ask for its own; a stranger for one whose id it can name, which is as hard to guess as a key.
+    async fn node_certificate_status(
+        &self,
+        request: Request<NodeCertificateStatusRequest>,
+    ) -> Result<Response<NodeCertificateStatusResponse>, Status> {
+        let asked = &request.get_ref().node_id;
+        if let Peer::Node { id, .. } = Peer::of(request.extensions())
+            && id.as_str() != asked
+        {
+            return Err(Status::permission_denied("a node may ask for its own certificate only"));
+        }
+        let view = self.store.view();
+        let node = view.node(&asked.as_str().into()).ok_or_else(|| Error::not_found("node", asked))?;
+        Ok(Response::new(status_of(&node.certificate)))
+    }
+}
+
+fn status_of(certificate: &Certificate) -> NodeCertificateStatusResponse {
+    let certificate = wire::Certificate::from(certificate);
+    NodeCertificateStatusResponse { status: certificate.status.clone(), certificate: Some(certificate) }
+}
