@@ -1,0 +1,138 @@
+//! Which node has which session with this manager: one a node, the newest.
+//!
+//! A session lives as long as its stream; everything else that belongs to it ends with it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::model::{NodeId, id};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+#[derive(Default)]
+pub struct Sessions {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: HashMap<NodeId, Entry>,
+    /// The manager stops.
+    closed: bool,
+}
+
+struct Entry {
+    id: String,
+    ended: CancellationToken,
+}
+
+/// Held by the stream of the session.
+pub struct Session {
+    node: NodeId,
+    id: String,
+    ended: CancellationToken,
+    sessions: Arc<Sessions>,
+}
+
+impl Sessions {
+    /// Opens a session and ends the one that the node had.
+    pub fn open(self: &Arc<Self>, node: NodeId) -> Result<Session, Status> {
+        let (id, ended) = (id::encode(rand::random()), CancellationToken::new());
+        let entry = Entry { id: id.clone(), ended: ended.clone() };
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Status::unavailable("the manager is stopping: register with another one"));
+        }
+        if let Some(older) = state.open.insert(node.clone(), entry) {
+            older.ended.cancel();
+        }
+        Ok(Session { node, id, ended, sessions: Arc::clone(self) })
+    }
+
+    /// The end of the session that the node calls `id`.
+    pub fn find(&self, node: &NodeId, id: &str) -> Result<CancellationToken, Status> {
+        match self.lock().open.get(node) {
+            Some(entry) if entry.id == id => Ok(entry.ended.clone()),
+            _ => Err(Status::not_found(format!("node {node} has no session {id:?} here: register again"))),
+        }
+    }
+
+    /// Ends all sessions and opens no more.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        for (_, entry) in state.open.drain() {
+            entry.ended.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under the lock leaves the table half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns once a newer session has taken over or the manager stops.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        let mut state = self.sessions.lock();
+        if state.open.get(&self.node).is_some_and(|entry| entry.id == self.id) {
+            state.open.remove(&self.node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_session_ends_the_older() {
+        let sessions = Arc::new(Sessions::default());
+        let node = NodeId::from("n1");
+        let first = sessions.open(node.clone()).unwrap();
+        let first_end = sessions.find(&node, first.id()).unwrap();
+        let second = sessions.open(node.clone()).unwrap();
+        assert!(first_end.is_cancelled());
+        assert!(sessions.find(&node, first.id()).is_err());
+        // The older one's end does not take the newer with it.
+        drop(first);
+        assert!(!sessions.find(&node, second.id()).unwrap().is_cancelled());
+        let second_end = sessions.find(&node, second.id()).unwrap();
+        drop(second);
+        assert!(second_end.is_cancelled());
+    }
+
+    #[test]
+    fn a_session_is_its_nodes_own() {
+        let sessions = Arc::new(Sessions::default());
+        let session = sessions.open("n1".into()).unwrap();
+        let refused = sessions.find(&"n2".into(), session.id()).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::NotFound);
+    }
+
+    #[test]
+    fn a_manager_that_stops_opens_none() {
+        let sessions = Arc::new(Sessions::default());
+        let session = sessions.open("n1".into()).unwrap();
+        let end = sessions.find(&"n1".into(), session.id()).unwrap();
+        sessions.close();
+        assert!(end.is_cancelled());
+        assert!(sessions.open("n1".into()).is_err());
+    }
+}
