@@ -1,0 +1,87 @@
+//! What the directory says of one task and of one service on a network.
+
+use std::net::IpAddr;
+
+use proto::model::{Attachment, NetworkId, NodeState, Service, ServiceId, Task, TaskId, TaskState};
+use proto::network::{Endpoint, NetworkDirectory, VirtualIp};
+use raft_store::Tables;
+
+/// Everything about a network.
+pub fn complete(tables: &Tables, network: &NetworkId) -> NetworkDirectory {
+    let endpoints = tables.tasks_by_network(network).filter_map(|task| endpoint(tables, network, task));
+    let virtual_ips = tables.services_by_network(network).filter_map(|service| virtual_ip(network, service));
+    NetworkDirectory { endpoints: endpoints.collect(), virtual_ips: virtual_ips.collect() }
+}
+
+pub fn endpoint_of(tables: &Tables, network: &NetworkId, task: &TaskId) -> Option<Endpoint> {
+    endpoint(tables, network, tables.task(task)?)
+}
+
+pub fn virtual_ip_of(tables: &Tables, network: &NetworkId, service: &ServiceId) -> Option<VirtualIp> {
+    virtual_ip(network, tables.service(service)?)
+}
+
+/// The task's place on the network, from its assignment until its end.
+///
+/// A task on a node that is down stays: it may well live, and whoever reaches it shall find it. It is not ready, since
+/// nobody can tell.
+pub fn endpoint(tables: &Tables, network: &NetworkId, task: &Task) -> Option<Endpoint> {
+    let attachment = attachment(task, network).filter(|_| is_placed(task))?;
+    let node = tables.node(task.node.as_ref()?)?;
+    let mac = mac(attachment)?;
+    Some(Endpoint {
+        task_id: task.id.to_string(),
+        node_id: node.id.to_string(),
+        vtep: node.vtep()?.to_string(),
+        mac: mac.to_vec(),
+        addresses: attachment.addresses.iter().map(|address| address.addr().to_string()).collect(),
+        service_id: task.service.to_string(),
+        service_name: task.service_annotations.name.clone(),
+        task_name: task.annotations.name.clone(),
+        aliases: attachment.aliases.clone(),
+        ready: is_ready(task) && node.status.state != NodeState::Down,
+    })
+}
+
+fn virtual_ip(network: &NetworkId, service: &Service) -> Option<VirtualIp> {
+    let addresses = service.endpoint.virtual_ips.iter().filter(|vip| vip.network == *network);
+    let addresses: Vec<_> = addresses.map(|vip| vip.addr.addr().to_string()).collect();
+    if addresses.is_empty() {
+        return None;
+    }
+    let config = service.spec.task.networks.iter().find(|config| config.network == *network);
+    Some(VirtualIp {
+        service_id: service.id.to_string(),
+        service_name: service.name().into(),
+        addresses,
+        aliases: config.map(|config| config.aliases.clone()).unwrap_or_default(),
+    })
+}
+
+/// Has a node, which may need the network for it, and has not ended.
+pub fn is_placed(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
+}
+
+/// Runs and shall go on running.
+pub fn is_ready(task: &Task) -> bool {
+    task.status.state == TaskState::Running && task.desired <= TaskState::Running
+}
+
+fn attachment<'a>(task: &'a Task, network: &NetworkId) -> Option<&'a Attachment> {
+    task.attachments.iter().find(|attachment| attachment.network == *network)
+}
+
+/// `02:42:` (locally administered, Docker's) and the four octets of the IPv4 address, or the last four of the IPv6
+/// address. The node gives its task's interface the same one by the same rule (`netdriver`).
+fn mac(attachment: &Attachment) -> Option<[u8; 6]> {
+    let addresses = || attachment.addresses.iter().map(|address| address.addr());
+    let [a, b, c, d] = match addresses().find(IpAddr::is_ipv4).or_else(|| addresses().next())? {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => {
+            let [.., a, b, c, d] = v6.octets();
+            [a, b, c, d]
+        }
+    };
+    Some([0x02, 0x42, a, b, c, d])
+}

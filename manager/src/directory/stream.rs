@@ -1,0 +1,134 @@
+//! What one node was told, and what it has to be told next.
+
+use std::collections::BTreeMap;
+
+use proto::model::{NetworkId, NodeId};
+use proto::network::network_update::Kind;
+use proto::network::{Gone, NetworkDifference, NetworkUpdate};
+use raft_store::{Commit, Tables};
+
+use super::touched::{Entries, Touched};
+use super::{entry, need};
+use crate::fanout::Marks;
+
+/// The state of one stream.
+#[derive(Debug)]
+pub struct Known {
+    node: NodeId,
+    /// Networks that the node was told of, with what may have changed in them since.
+    networks: BTreeMap<NetworkId, Entries>,
+    needs: Needs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    Same,
+    /// The node may need other networks.
+    Changed,
+    /// Changes were missed: everything is to be told again.
+    Lost,
+}
+
+/// What a stream has to say, still without the entries.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    gone: Vec<NetworkId>,
+    complete: Vec<NetworkId>,
+    changed: Vec<(NetworkId, Entries)>,
+}
+
+impl Known {
+    /// Nothing was told yet.
+    pub fn new(node: NodeId) -> Self {
+        Self { node, networks: BTreeMap::new(), needs: Needs::Changed }
+    }
+
+    /// Takes what is to be told now. Whoever takes it tells it.
+    pub fn take_due(&mut self, tables: &Tables) -> Due {
+        let mut due = Due::default();
+        let needs = std::mem::replace(&mut self.needs, Needs::Same);
+        if needs != Needs::Same {
+            self.follow_needs(tables, needs == Needs::Lost, &mut due);
+        }
+        for (network, entries) in &mut self.networks {
+            if *entries != Entries::default() {
+                due.changed.push((network.clone(), std::mem::take(entries)));
+            }
+        }
+        due
+    }
+
+    fn follow_needs(&mut self, tables: &Tables, again: bool, due: &mut Due) {
+        let needed = need::networks(tables, &self.node);
+        let gone = self.networks.extract_if(.., |network, _| !needed.contains(network));
+        due.gone = gone.map(|(network, _)| network).collect();
+        for network in needed {
+            if again || !self.networks.contains_key(&network) {
+                self.networks.insert(network.clone(), Entries::default());
+                due.complete.push(network);
+            }
+        }
+    }
+}
+
+impl Due {
+    pub fn updates(&self, tables: &Tables) -> Vec<NetworkUpdate> {
+        let update = |network: &NetworkId, kind| NetworkUpdate {
+            network_id: network.to_string(),
+            index: tables.index(),
+            kind: Some(kind),
+        };
+        let gone = self.gone.iter().map(|network| update(network, Kind::Gone(Gone {})));
+        let complete = self.complete.iter();
+        let complete =
+            complete.map(|network| update(network, Kind::Complete(entry::complete(tables, network))));
+        let changed = self.changed.iter().map(|(network, entries)| {
+            update(network, Kind::Difference(difference(tables, network, entries)))
+        });
+        gone.chain(complete).chain(changed).collect()
+    }
+}
+
+fn difference(tables: &Tables, network: &NetworkId, entries: &Entries) -> NetworkDifference {
+    let mut difference = NetworkDifference::default();
+    for task in &entries.tasks {
+        match entry::endpoint_of(tables, network, task) {
+            Some(endpoint) => difference.set_endpoints.push(endpoint),
+            None => difference.removed_endpoints.push(task.to_string()),
+        }
+    }
+    for service in &entries.services {
+        match entry::virtual_ip_of(tables, network, service) {
+            Some(vip) => difference.set_virtual_ips.push(vip),
+            None => difference.removed_virtual_ips.push(service.to_string()),
+        }
+    }
+    difference
+}
+
+impl Marks for Known {
+    type Touched = Touched;
+
+    fn touched(commit: &Commit) -> Option<Touched> {
+        let touched = Touched::by(commit);
+        (!touched.is_empty()).then_some(touched)
+    }
+
+    fn mark(&mut self, node: &NodeId, touched: &Touched) -> bool {
+        let mut marked = touched.nodes.contains(node);
+        if marked && self.needs == Needs::Same {
+            self.needs = Needs::Changed;
+        }
+        for (network, entries) in &touched.networks {
+            if let Some(known) = self.networks.get_mut(network) {
+                known.merge(entries);
+                marked = true;
+            }
+        }
+        marked
+    }
+
+    fn mark_all(&mut self) {
+        self.needs = Needs::Lost;
+    }
+}

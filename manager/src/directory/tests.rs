@@ -1,0 +1,250 @@
+//! A node learns what it needs and no more, and differences add up to the whole.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proto::model::{NetworkId, NodeState, TaskState};
+use proto::network::network_update::Kind;
+use proto::network::{Endpoint, NetworkDirectory, NetworkUpdate, VirtualIp};
+use raft_store::{Store, Tables};
+
+use super::stream::Known;
+use super::{entry, need};
+use crate::fanout::Marks;
+use crate::fixtures::{in_state, network, node, node_id, put, remove, service, store, task, task_id};
+
+/// What a node makes of the updates.
+#[derive(Debug, Default, PartialEq)]
+struct Learned(BTreeMap<String, Entries>);
+
+/// By task and by service.
+type Entries = (BTreeMap<String, Endpoint>, BTreeMap<String, VirtualIp>);
+
+impl Learned {
+    fn apply(&mut self, updates: Vec<NetworkUpdate>) {
+        for update in updates {
+            let id = update.network_id;
+            match update.kind.unwrap() {
+                Kind::Gone(_) => {
+                    self.0.remove(&id).expect("only what was told can be gone");
+                }
+                Kind::Complete(all) => {
+                    self.0.insert(id, as_maps(all));
+                }
+                Kind::Difference(difference) => {
+                    let (endpoints, vips) = self.0.get_mut(&id).expect("a difference follows the whole");
+                    difference.removed_endpoints.iter().for_each(|task| drop(endpoints.remove(task)));
+                    difference.removed_virtual_ips.iter().for_each(|service| drop(vips.remove(service)));
+                    endpoints.extend(difference.set_endpoints.into_iter().map(|e| (e.task_id.clone(), e)));
+                    vips.extend(difference.set_virtual_ips.into_iter().map(|v| (v.service_id.clone(), v)));
+                }
+            }
+        }
+    }
+
+    fn networks(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
+}
+
+fn as_maps(all: NetworkDirectory) -> Entries {
+    let endpoints = all.endpoints.into_iter().map(|endpoint| (endpoint.task_id.clone(), endpoint));
+    let vips = all.virtual_ips.into_iter().map(|vip| (vip.service_id.clone(), vip));
+    (endpoints.collect(), vips.collect())
+}
+
+/// What a node should know, worked out from the store alone.
+fn whole(tables: &Tables, node: u8) -> Learned {
+    let networks = need::networks(tables, &node_id(node)).into_iter();
+    let whole = networks.map(|id: NetworkId| (id.to_string(), as_maps(entry::complete(tables, &id))));
+    Learned(whole.collect())
+}
+
+/// A node's stream, marked by hand.
+struct Follower {
+    number: u8,
+    known: Known,
+    watch: raft_store::Watch,
+    learned: Learned,
+}
+
+impl Follower {
+    fn new(store: &Store, number: u8) -> Self {
+        let known = Known::new(node_id(number));
+        Self { number, known, watch: store.watch(), learned: Learned::default() }
+    }
+
+    /// Hears all commits so far, then tells once. How many updates there were.
+    fn catch_up(&mut self, store: &Store) -> usize {
+        while let Some(commit) = self.watch.try_next().unwrap() {
+            if let Some(touched) = Known::touched(&commit) {
+                self.known.mark(&node_id(self.number), &touched);
+            }
+        }
+        let view = store.view();
+        let updates = self.known.take_due(&view).updates(&view);
+        assert!(updates.iter().all(|update| update.index == view.index()));
+        let count = updates.len();
+        self.learned.apply(updates);
+        count
+    }
+}
+
+async fn two_nodes_on_two_networks() -> Store {
+    let store = store().await;
+    put(&store, [node(1), node(2), node(3)]).await;
+    put(&store, [network(1), network(2)]).await;
+    let (web, db) = (service(1, &[1]), service(2, &[2]));
+    put(&store, [web.clone(), db.clone()]).await;
+    put(&store, [task(1, &web, 1, &[1]), task(2, &web, 2, &[1]), task(3, &db, 2, &[2])]).await;
+    store
+}
+
+#[tokio::test]
+async fn a_node_knows_the_networks_of_its_tasks_and_no_other() {
+    let store = two_nodes_on_two_networks().await;
+    let mut followers = [1, 2, 3].map(|number| Follower::new(&store, number));
+    for follower in &mut followers {
+        follower.catch_up(&store);
+    }
+    assert_eq!(followers[0].learned.networks(), ["network1"]);
+    assert_eq!(followers[1].learned.networks(), ["network1", "network2"]);
+    assert!(followers[2].learned.networks().is_empty());
+
+    let (endpoints, vips) = &followers[0].learned.0["network1"];
+    let other = &endpoints["task2"];
+    assert_eq!(
+        (other.vtep.as_str(), other.addresses.as_slice()),
+        ("192.0.2.2", &["10.0.1.4".to_owned()][..])
+    );
+    assert_eq!(other.mac, [0x02, 0x42, 10, 0, 1, 4]);
+    assert!(!other.ready);
+    assert_eq!(vips["service1"].addresses, ["10.0.1.201"]);
+}
+
+#[tokio::test]
+async fn the_last_task_takes_the_network_with_it() {
+    let store = two_nodes_on_two_networks().await;
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    put(&store, [in_state(task(1, &service(1, &[1]), 1, &[1]), TaskState::Shutdown)]).await;
+    follower.catch_up(&store);
+    assert!(follower.learned.networks().is_empty());
+    // What happens there from now on is none of its business.
+    put(&store, [in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Running)]).await;
+    assert_eq!(follower.catch_up(&store), 0);
+}
+
+#[tokio::test]
+async fn what_shows_nothing_new_is_not_told() {
+    let store = two_nodes_on_two_networks().await;
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    put(&store, [in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Preparing)]).await;
+    put(&store, [in_state(task(3, &service(2, &[2]), 2, &[2]), TaskState::Running)]).await;
+    assert_eq!(follower.catch_up(&store), 0);
+}
+
+#[tokio::test]
+async fn tasks_of_a_node_that_is_down_stay_but_are_not_ready() {
+    let store = two_nodes_on_two_networks().await;
+    put(&store, [in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Running)]).await;
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    assert!(follower.learned.0["network1"].0["task2"].ready);
+    let mut down = node(2);
+    down.status.state = NodeState::Down;
+    put(&store, [down]).await;
+    follower.catch_up(&store);
+    assert!(!follower.learned.0["network1"].0["task2"].ready);
+}
+
+#[tokio::test]
+async fn after_a_gap_everything_is_told_again() {
+    let store = two_nodes_on_two_networks().await;
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    // Commits that nobody marked.
+    put(&store, [in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Failed)]).await;
+    follower.watch = store.watch();
+    follower.known.mark_all();
+    follower.catch_up(&store);
+    assert_eq!(follower.learned, whole(&store.view(), 1));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Task, node, networks; a task that is there keeps its own.
+    Assign(u8, u8, Vec<u8>),
+    Advance(u8, TaskState),
+    Remove(u8),
+    Node(u8, NodeState, u8),
+    Virtual(u8, Vec<u8>),
+    Tell(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let networks = prop::sample::subsequence(vec![1u8, 2, 3], 0..=2);
+    let state = prop::sample::select(vec![TaskState::Starting, TaskState::Running, TaskState::Failed]);
+    let node_state = prop::sample::select(vec![NodeState::Ready, NodeState::Down]);
+    let step = prop_oneof![
+        4 => (1..6u8, 1..4u8, networks.clone()).prop_map(|(task, node, networks)| Step::Assign(task, node, networks)),
+        4 => (1..6u8, state).prop_map(|(task, state)| Step::Advance(task, state)),
+        2 => (1..6u8).prop_map(Step::Remove),
+        1 => (1..4u8, node_state, 1..250u8).prop_map(|(node, state, host)| Step::Node(node, state, host)),
+        1 => (1..3u8, networks).prop_map(|(service, networks)| Step::Virtual(service, networks)),
+        4 => (0..3u8).prop_map(Step::Tell),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+async fn take(store: &Store, followers: &mut [Follower], step: &Step) {
+    let view = store.view();
+    let known = |number: u8| view.task(&task_id(number)).map(|task| (**task).clone());
+    match step {
+        Step::Assign(number, node, networks) if known(*number).is_none() => {
+            put(store, [task(*number, &service(1, &[1, 2]), *node, networks)]).await;
+        }
+        Step::Advance(number, state) => {
+            if let Some(task) = known(*number).filter(|task| task.status.state < *state) {
+                put(store, [in_state(task, *state)]).await;
+            }
+        }
+        Step::Remove(number) => remove(store, task_id(*number)).await,
+        Step::Node(number, state, host) => {
+            let mut node = node(*number);
+            node.status.state = *state;
+            node.status.addr = format!("192.0.2.{host}");
+            put(store, [node]).await;
+        }
+        Step::Virtual(number, networks) => put(store, [service(*number, networks)]).await,
+        Step::Tell(follower) => {
+            followers[usize::from(*follower)].catch_up(store);
+        }
+        Step::Assign(..) => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whenever each node is told, it ends up with the whole, and never hears of another network.
+    #[test]
+    fn differences_add_up_to_the_whole(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let store = store().await;
+            put(&store, [node(1), node(2), node(3)]).await;
+            put(&store, [network(1), network(2), network(3)]).await;
+            put(&store, [service(1, &[1]), service(2, &[2])]).await;
+            let mut followers = [1, 2, 3].map(|number| Follower::new(&store, number));
+            for step in &steps {
+                take(&store, &mut followers, step).await;
+            }
+            for follower in &mut followers {
+                follower.catch_up(&store);
+                assert_eq!(follower.learned, whole(&store.view(), follower.number));
+            }
+        });
+    }
+}

@@ -1,0 +1,107 @@
+//! What a commit means for the directory, worked out once for all nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::model::{NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId};
+use raft_store::{Change, Commit, Object, Tables};
+
+use super::entry::{is_placed, is_ready};
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    pub networks: BTreeMap<NetworkId, Entries>,
+    /// May need other networks than before.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// Entries of a network that may have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entries {
+    pub tasks: BTreeSet<TaskId>,
+    pub services: BTreeSet<ServiceId>,
+}
+
+impl Entries {
+    pub fn merge(&mut self, other: &Self) {
+        self.tasks.extend(other.tasks.iter().cloned());
+        self.services.extend(other.services.iter().cloned());
+    }
+}
+
+impl Touched {
+    pub fn by(commit: &Commit) -> Self {
+        let mut touched = Self::default();
+        for change in &commit.changes {
+            touched.add(change, &commit.view);
+        }
+        touched
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && self.nodes.is_empty()
+    }
+
+    fn add(&mut self, Change { before, after }: &Change, tables: &Tables) {
+        match (before, after) {
+            (Some(Object::Task(task)), None) | (None, Some(Object::Task(task))) => self.add_task(task),
+            (Some(Object::Task(before)), Some(Object::Task(after))) if shown(before) != shown(after) => {
+                self.add_task(before);
+                self.add_task(after);
+            }
+            (Some(Object::Service(before)), Some(Object::Service(after)))
+                if virtual_ips(before) != virtual_ips(after) =>
+            {
+                self.add_service(before);
+                self.add_service(after);
+            }
+            (Some(Object::Service(service)), None) | (None, Some(Object::Service(service))) => {
+                self.add_service(service);
+            }
+            (Some(Object::Node(before)), Some(Object::Node(after)))
+                if placed_at(before) == placed_at(after) => {}
+            (_, Some(Object::Node(node))) | (Some(Object::Node(node)), None) => {
+                self.add_node(&node.id, tables);
+            }
+            _ => {}
+        }
+    }
+
+    fn add_task(&mut self, task: &Task) {
+        for attachment in &task.attachments {
+            let entries = self.networks.entry(attachment.network.clone()).or_default();
+            entries.tasks.insert(task.id.clone());
+        }
+        self.nodes.extend(task.node.clone());
+    }
+
+    fn add_service(&mut self, service: &Service) {
+        for vip in &service.endpoint.virtual_ips {
+            let entries = self.networks.entry(vip.network.clone()).or_default();
+            entries.services.insert(service.id.clone());
+        }
+    }
+
+    /// The address of a node is in the entries of all its tasks.
+    fn add_node(&mut self, node: &NodeId, tables: &Tables) {
+        for task in tables.tasks_by_node(node) {
+            for attachment in &task.attachments {
+                let entries = self.networks.entry(attachment.network.clone()).or_default();
+                entries.tasks.insert(task.id.clone());
+            }
+        }
+    }
+}
+
+/// What of a task the directory shows. Most changes of a task (a message, a state on the way up) are none here.
+fn shown(task: &Task) -> impl PartialEq + use<'_> {
+    let names = (&task.annotations.name, &task.service_annotations.name);
+    is_placed(task).then_some((&task.node, &task.attachments, names, is_ready(task)))
+}
+
+fn virtual_ips(service: &Service) -> impl PartialEq + use<'_> {
+    (&service.endpoint.virtual_ips, &service.spec.task.networks, service.name())
+}
+
+fn placed_at(node: &Node) -> impl PartialEq + use<> {
+    (node.vtep(), node.status.state == NodeState::Down)
+}
