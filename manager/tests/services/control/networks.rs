@@ -1,0 +1,93 @@
+//! Networks.
+
+use proto::model::TaskState;
+use proto::wire;
+use tonic::Code;
+
+use super::*;
+use crate::fixtures::{in_state, network, node, put, task};
+
+#[tokio::test]
+async fn bad_networks_are_refused() {
+    let swarm = Swarm::start().await;
+    let mut control = control(&swarm);
+    create_network(&mut control, network_spec("front", "10.0.9.0/24")).await.unwrap();
+    let index = swarm.store.view().index();
+    let driver = |name: &str| wire::NetworkSpec {
+        driver_config: Some(wire::Driver { name: name.into(), ..Default::default() }),
+        ..network_spec("other", "")
+    };
+    let ingress = wire::NetworkSpec { ingress: true, ..network_spec("other", "") };
+    for (spec, code, says) in [
+        (
+            network_spec("other", "10.0.9"),
+            Code::InvalidArgument,
+            "spec.ipam.configs[0].subnet has the value \"10.0.9\"",
+        ),
+        (network_spec("other", "10.0.9.7/24"), Code::InvalidArgument, "the subnet is 10.0.9.0/24"),
+        (
+            network_spec("other", "10.0.0.0/16"),
+            Code::InvalidArgument,
+            "overlaps 10.0.9.0/24 of network \"front\"",
+        ),
+        (network_spec("other", "10.1.0.0/31"), Code::InvalidArgument, "too small"),
+        (network_spec("front", ""), Code::AlreadyExists, "network \"front\" exists already"),
+        (network_spec("a b", ""), Code::InvalidArgument, "spec.annotations.name has the value \"a b\""),
+        (network_spec("", ""), Code::InvalidArgument, "a name is needed"),
+        (driver("weave"), Code::InvalidArgument, "\"weave\": there is no such driver; overlay"),
+        (ingress, Code::InvalidArgument, "ingress"),
+    ] {
+        let result = create_network(&mut control, spec).await;
+        refused(&swarm, index, result, code, says);
+    }
+    swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_network_in_use_stays() {
+    let swarm = Swarm::start().await;
+    let mut control = control(&swarm);
+    put(&swarm.store, [node(1)]).await;
+    put(&swarm.store, [network(1)]).await;
+    let web = fixtures::service(1, &[1]);
+    put(&swarm.store, [web.clone()]).await;
+    put(&swarm.store, [in_state(task(1, &web, 1, &[1]), TaskState::Running)]).await;
+    let remove = || wire::RemoveNetworkRequest { network_id: "network1".into(), name: String::new() };
+    let index = swarm.store.view().index();
+    let says = "network \"net1\" is in use by service svc1: remove it from the network first";
+    refused(&swarm, index, control.remove_network(remove()).await, Code::FailedPrecondition, says);
+
+    control.remove_service(wire::RemoveServiceRequest { service_id: "service1".into() }).await.unwrap();
+    let index = swarm.store.view().index();
+    let says = "in use by task svc1.1: which is about to end";
+    refused(&swarm, index, control.remove_network(remove()).await, Code::FailedPrecondition, says);
+
+    put(&swarm.store, [in_state(task(1, &web, 1, &[1]), TaskState::Shutdown)]).await;
+    control.remove_network(remove()).await.unwrap();
+    assert_eq!(swarm.store.view().networks().len(), 0);
+    let index = swarm.store.view().index();
+    refused(
+        &swarm,
+        index,
+        control.remove_network(remove()).await,
+        Code::NotFound,
+        "network \"network1\" was not found",
+    );
+    swarm.stop().await;
+}
+
+#[tokio::test]
+async fn networks_are_named_or_given_by_id_and_kept_by_id() {
+    let swarm = Swarm::start().await;
+    let mut control = control(&swarm);
+    let front = create_network(&mut control, network_spec("front", "")).await.unwrap();
+    let back = create_network(&mut control, network_spec("back", "")).await.unwrap();
+    let service = create_service(&mut control, service_spec("web", &["front", &back.id])).await.unwrap();
+    let networks = service.spec.unwrap().task.unwrap().networks;
+    let targets: Vec<_> = networks.into_iter().map(|network| network.target).collect();
+    assert_eq!(targets, [front.id.clone(), back.id]);
+    let index = swarm.store.view().index();
+    let twice = create_service(&mut control, service_spec("other", &["front", &front.id])).await;
+    refused(&swarm, index, twice, Code::InvalidArgument, "spec.task.networks[1].target");
+    swarm.stop().await;
+}

@@ -1,0 +1,52 @@
+//! The directory over a session's stream.
+
+use proto::model::TaskState;
+use proto::network::WatchRequest;
+use proto::network::directory_client::DirectoryClient;
+use proto::network::network_update::Kind;
+use proto::wire::dispatcher_client::DispatcherClient;
+use proto::wire::{NodeDescription, SessionRequest};
+use tonic::Code;
+
+use crate::fixtures::{in_state, network, node, node_id, put, service, task};
+use crate::swarm::{Swarm, soon};
+
+#[tokio::test]
+async fn a_network_comes_changes_and_goes_with_the_nodes_tasks() {
+    let swarm = Swarm::start().await;
+    put(&swarm.store, [node(1), node(2)]).await;
+    put(&swarm.store, [network(1)]).await;
+    let web = service(1, &[1]);
+    put(&swarm.store, [web.clone()]).await;
+    put(&swarm.store, [task(2, &web, 2, &[1])]).await;
+
+    let mut dispatcher = DispatcherClient::new(swarm.worker(&node_id(1)));
+    let request = SessionRequest { description: Some(NodeDescription::default()), ..Default::default() };
+    let mut session = dispatcher.session(request).await.unwrap().into_inner();
+    let session_id = session.message().await.unwrap().unwrap().session_id;
+    let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
+    let wrong = client.watch(WatchRequest { session_id: "x".into() }).await.unwrap_err();
+    assert_eq!(wrong.code(), Code::NotFound);
+    let mut updates = client.watch(WatchRequest { session_id }).await.unwrap().into_inner();
+    let mut next = async || {
+        let mut response = soon("an update", updates.message()).await.unwrap().unwrap();
+        assert_eq!(response.updates.len(), 1);
+        response.updates.remove(0)
+    };
+
+    // The first that comes is the node's need, though its neighbour was there before.
+    put(&swarm.store, [task(1, &web, 1, &[1])]).await;
+    let first = next().await;
+    let Some(Kind::Complete(all)) = first.kind else { panic!("the whole first") };
+    assert_eq!((all.endpoints.len(), all.virtual_ips.len()), (2, 1));
+
+    put(&swarm.store, [in_state(task(2, &web, 2, &[1]), TaskState::Running)]).await;
+    let second = next().await;
+    let Some(Kind::Difference(difference)) = second.kind else { panic!("then differences") };
+    assert!(difference.set_endpoints[0].ready);
+    assert!(second.index > first.index);
+
+    put(&swarm.store, [in_state(task(1, &web, 1, &[1]), TaskState::Shutdown)]).await;
+    assert!(matches!(next().await.kind, Some(Kind::Gone(_))));
+    swarm.stop().await;
+}
