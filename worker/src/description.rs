@@ -10,6 +10,16 @@ use proto::model::{EngineDescription, NodeDescription, NodeId, OVERLAY_DRIVER, P
 pub struct Facts {
     pub node_id: NodeId,
     pub description: NodeDescription,
+    /// Differs after each start of the machine.
+    pub boot_id: String,
+}
+
+impl Facts {
+    pub fn new(node_id: NodeId, description: NodeDescription) -> Self {
+        // Always there in Linux; without it a container that waits to be started counts as one of an earlier boot.
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self { node_id, description, boot_id: boot_id.trim().to_owned() }
+    }
 }
 
 /// Describes this machine. A `data_path_addr` is told to the managers as the address of this node's tunnels.

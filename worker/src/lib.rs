@@ -97,7 +97,7 @@ impl Worker {
     pub fn start(config: Config) -> Result<Self, Error> {
         let (database, remembered, writer) = Database::open(&config.data_root.join("worker"))?;
         let description = description::describe(&config.hostname, config.labels, config.data_path_addr);
-        let facts = Arc::new(Facts { node_id: config.node_id.clone(), description });
+        let facts = Arc::new(Facts::new(config.node_id.clone(), description));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let stop_agent = stop.child_token();
         let underlay = remembered.underlay.as_deref().and_then(Underlay::parse);

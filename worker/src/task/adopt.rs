@@ -2,6 +2,9 @@
 //!
 //! Pure. Tasks that run go on without a manager. Those that were never started wait until a manager confirms them:
 //! their credentials are not remembered, and they may be gone from the swarm.
+//!
+//! A container that is there but does not run was never started, or was running when the machine went down: which of
+//! the two shows the boot that its label names.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +12,9 @@ use proto::model::{TaskId, TaskState};
 use proto::wire;
 
 use super::assigned::Assigned;
+use super::container::BOOT_LABEL;
 use super::step::{Container, Seen};
-use crate::runtime::{ContainerState, Status};
+use crate::runtime::ContainerState;
 
 /// What the node found.
 #[derive(Debug, Default)]
@@ -20,14 +24,15 @@ pub struct Found {
     /// Wait for a manager's word.
     pub dormant: BTreeMap<TaskId, (Assigned, Seen)>,
     /// Containers of which nothing is remembered, by id.
-    pub unknown: BTreeMap<String, Status>,
+    pub unknown: BTreeMap<String, ContainerState>,
 }
 
 pub fn find(
     remembered: Vec<(wire::Task, Option<wire::TaskStatus>)>,
     containers: Vec<ContainerState>,
+    boot_id: &str,
 ) -> Found {
-    let unknown = containers.into_iter().map(|container| (container.id, container.status));
+    let unknown = containers.into_iter().map(|container| (container.id.clone(), container));
     let mut found = Found { unknown: unknown.collect(), ..Found::default() };
     for (task, status) in remembered {
         let id = task.id.clone();
@@ -39,7 +44,7 @@ pub fn find(
                 continue;
             }
         };
-        let seen = seen(state, found.unknown.remove(&id));
+        let seen = seen(state, found.unknown.remove(&id), boot_id);
         if goes_on(&seen) {
             found.known.push((assigned, seen));
         } else {
@@ -50,18 +55,26 @@ pub fn find(
 }
 
 /// A task that may have been started, in this process or before, with the container that there is now.
-pub fn seen(state: TaskState, container: Option<Status>) -> Seen {
+pub fn seen(state: TaskState, container: Option<ContainerState>, boot_id: &str) -> Seen {
     let remains = container.is_some();
-    let container = container.map_or(Container::Absent, Container::from);
     let state = match state {
         ended if ended.is_terminal() => ended,
         TaskState::Starting | TaskState::Running => TaskState::Starting,
+        _ if container.as_ref().is_some_and(|container| is_of_earlier_boot(container, boot_id)) => {
+            TaskState::Starting
+        }
         _ => TaskState::New,
     };
+    let container = container.map_or(Container::Absent, |container| container.status.into());
     let begun = state != TaskState::New || !matches!(container, Container::Absent | Container::Created);
     // What was prepared is prepared again: the image is here, and the sandbox may be gone.
     let container = if begun { container } else { Container::Absent };
     Seen { state, container, network: begun || remains, remains, failure: None }
+}
+
+fn is_of_earlier_boot(container: &ContainerState, boot_id: &str) -> bool {
+    let made = container.labels.get(BOOT_LABEL).map_or("", String::as_str);
+    boot_id.is_empty() || made != boot_id
 }
 
 fn goes_on(seen: &Seen) -> bool {
@@ -73,11 +86,12 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::runtime::Exit;
+    use crate::runtime::{Exit, Status};
     use crate::task::samples;
 
     fn container(id: &str, status: Status) -> ContainerState {
-        ContainerState { id: id.into(), image: "nginx".into(), labels: BTreeMap::new(), status }
+        let labels = BTreeMap::from([(BOOT_LABEL.to_owned(), "boot2".to_owned())]);
+        ContainerState { id: id.into(), image: "nginx".into(), labels, status }
     }
 
     fn remembered(id: &str, state: Option<wire::TaskState>) -> (wire::Task, Option<wire::TaskStatus>) {
@@ -94,6 +108,7 @@ mod tests {
             remembered("rebooted", Some(wire::TaskState::Starting)),
             remembered("ended", Some(wire::TaskState::Failed)),
             remembered("prepared", None),
+            remembered("prepared-before", None),
             remembered("new", None),
         ];
         let containers = vec![
@@ -101,15 +116,20 @@ mod tests {
             container("exited", Status::Exited(exit.clone())),
             container("rebooted", Status::Created),
             container("prepared", Status::Created),
+            ContainerState { labels: BTreeMap::new(), ..container("prepared-before", Status::Created) },
             container("stranger", Status::Running { pid: 8 }),
         ];
-        let found = find(tasks, containers);
+        let found = find(tasks, containers, "boot2");
         let known: BTreeMap<_, _> =
             found.known.into_iter().map(|(assigned, seen)| (assigned.id().to_string(), seen)).collect();
-        assert_eq!(known.keys().collect::<Vec<_>>(), ["ended", "exited", "rebooted", "running"]);
+        assert_eq!(
+            known.keys().collect::<Vec<_>>(),
+            ["ended", "exited", "prepared-before", "rebooted", "running"]
+        );
         assert_eq!(known["running"].container, Container::Running { pid: 7 });
         assert_eq!(known["exited"].container, Container::Exited(exit));
         assert_eq!((known["rebooted"].state, known["ended"].state), (TaskState::Starting, TaskState::Failed));
+        assert_eq!(known["prepared-before"].state, TaskState::Starting, "it may have run before");
         assert_eq!(found.dormant.keys().map(TaskId::as_str).collect::<Vec<_>>(), ["new", "prepared"]);
         assert!(found.dormant[&TaskId::from("prepared")].1.remains);
         assert_eq!(found.unknown.keys().collect::<Vec<_>>(), ["stranger"]);

@@ -17,11 +17,8 @@ impl Assigned {
         &self.task.id
     }
 
-    /// What the managers want of it now.
     pub fn order(&self) -> Order {
-        // A task that has ended for the managers has lost its addresses: it must not go on here, whatever is desired.
-        let ended = self.task.status.state.is_terminal();
-        Order { stop: ended || self.task.desired > TaskState::Complete, ..Order::from(self.task.desired) }
+        Order::new(self.task.desired, self.task.status.state)
     }
 }
 
@@ -47,14 +44,19 @@ pub struct Order {
 }
 
 impl Order {
+    /// Reads no more than it needs, since the networks of an ended task may be gone.
+    pub fn read(task: &wire::Task) -> Self {
+        let known = task.status.as_ref().map_or(TaskState::New, |status| status.state().into());
+        Self::new(task.desired_state().into(), known)
+    }
+
+    /// A task that has ended for the managers has lost its addresses: it must not go on, whatever is desired.
+    fn new(desired: TaskState, known: TaskState) -> Self {
+        let run = matches!(desired, TaskState::Running | TaskState::Complete);
+        Self { run, stop: known.is_terminal() || desired > TaskState::Complete, remove: false }
+    }
+
     pub fn ends(self) -> bool {
         self.stop || self.remove
-    }
-}
-
-impl From<TaskState> for Order {
-    fn from(desired: TaskState) -> Self {
-        let run = matches!(desired, TaskState::Running | TaskState::Complete);
-        Self { run, stop: desired > TaskState::Complete, remove: false }
     }
 }

@@ -12,6 +12,9 @@ use super::{mounts, unsupported};
 use crate::description::Facts;
 use crate::runtime::{self, ContainerConfig, Dns, HostEntry, Resources, Ulimit};
 
+/// Label with the boot during which a container was made: see `adopt`.
+pub const BOOT_LABEL: &str = "swarm.boot-id";
+
 /// Characters of a task's id that serve as the host name of its container.
 const SHORT_ID: usize = 12;
 
@@ -48,7 +51,7 @@ pub fn config(assigned: &Assigned, facts: &Facts, netns: PathBuf) -> Result<Cont
         dir: spec.dir.clone(),
         user: spec.user.clone(),
         groups: spec.groups.clone(),
-        labels: labels(task),
+        labels: labels(task, facts),
         read_only: spec.read_only,
         init: spec.init.unwrap_or(false),
         tty: spec.tty,
@@ -86,7 +89,7 @@ fn short(id: &TaskId) -> &str {
 }
 
 /// The user's labels, and those by which Docker marks the containers of a swarm.
-fn labels(task: &Task) -> std::collections::BTreeMap<String, String> {
+fn labels(task: &Task, facts: &Facts) -> std::collections::BTreeMap<String, String> {
     let mut labels = task.spec.container.labels.clone();
     let node = task.node.as_ref().map(ToString::to_string).unwrap_or_default();
     let own = [
@@ -96,6 +99,7 @@ fn labels(task: &Task) -> std::collections::BTreeMap<String, String> {
         ("com.docker.swarm.node.id", node),
         ("com.docker.swarm.service.id", task.service.to_string()),
         ("com.docker.swarm.service.name", task.service_annotations.name.clone()),
+        (BOOT_LABEL, facts.boot_id.clone()),
     ];
     labels.extend(own.map(|(name, value)| (name.to_owned(), value)));
     labels

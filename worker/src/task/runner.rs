@@ -115,11 +115,17 @@ impl Runner {
             self.permit = prepare::permit(&self.shared).await;
         }
         self.report(TaskState::Starting);
-        // On disk before the container may run, so that no later process starts it a second time.
         let status = Box::new(self.status(TaskState::Starting));
-        let mark = vec![Change::Status(self.id().clone(), status)];
-        let marked = self.shared.database.write(mark).await;
-        marked.map_err(|error| Failure::rejected(format!("cannot note the start of the task: {error}")))?;
+        let mark = self.shared.database.write(vec![Change::Status(self.id().clone(), status)]);
+        // The mark is for the case that the container disappears: as long as it exists, it tells for itself.
+        let (started, marked) = tokio::join!(self.start_surely(), mark);
+        if let Err(error) = marked {
+            tracing::error!(task = %self.id(), %error, "cannot note the start of the task");
+        }
+        started
+    }
+
+    async fn start_surely(&self) -> Result<Container, Failure> {
         let mut backoff = RETRY;
         loop {
             match self.shared.runtime.start(self.id().as_str()).await {
@@ -229,11 +235,12 @@ impl Runner {
     async fn end(&mut self, ending: Ending) {
         let status = self.final_status(ending);
         let state = status.state;
-        let change = vec![Change::Status(self.id().clone(), Box::new(status.clone()))];
+        self.shared.statuses.report(self.id(), status.clone());
+        // Before the container goes, which else would tell how it ended.
+        let change = vec![Change::Status(self.id().clone(), Box::new(status))];
         if let Err(error) = self.shared.database.write(change).await {
             tracing::error!(task = %self.id(), %error, "cannot note the end of the task");
         }
-        self.shared.statuses.report(self.id(), status);
         self.seen.state = state;
     }
 

@@ -20,7 +20,7 @@ use super::runner::{Runner, Shared};
 use super::step::{Container, Seen};
 use crate::agent::db::Change;
 use crate::backoff::Backoff;
-use crate::runtime::{ContainerState, Status};
+use crate::runtime::ContainerState;
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 /// Attempts to remove a container that belongs to nobody.
@@ -48,7 +48,7 @@ pub struct Supervisor {
     /// Yields the task, if it was one, whose runner has nothing more to do.
     runners: JoinSet<Option<TaskId>>,
     dormant: BTreeMap<TaskId, (Assigned, Seen)>,
-    unknown: BTreeMap<String, Status>,
+    unknown: BTreeMap<String, ContainerState>,
     /// Assigned again while what was before is still being removed.
     returning: BTreeMap<TaskId, Box<wire::Task>>,
     /// Not understood, and reported as rejected.
@@ -114,7 +114,8 @@ impl Supervisor {
                 self.shared.statuses.report(&task.id.as_str().into(), status);
             }
         }
-        let Found { known, dormant, unknown } = adopt::find(remembered, self.containers().await);
+        let boot_id = &self.shared.facts.boot_id;
+        let Found { known, dormant, unknown } = adopt::find(remembered, self.containers().await, boot_id);
         (self.dormant, self.unknown) = (dormant, unknown);
         // All of them first: a network that one of them needs must not go with another.
         for (assigned, seen) in &known {
@@ -204,38 +205,36 @@ impl Supervisor {
         let mut starting = Vec::new();
         for task in tasks {
             let id = TaskId::from(task.id.as_str());
-            if self.orders.get(&id).is_some_and(|order| order.borrow().remove) {
-                self.returning.insert(id, Box::new(task));
-                continue;
-            }
-            let assigned = match Assigned::try_from(task.clone()) {
-                Ok(assigned) => assigned,
-                Err(error) => {
-                    self.refuse(id, &error);
-                    continue;
+            match self.orders.get(&id) {
+                Some(order) if order.borrow().remove => {
+                    self.returning.insert(id, Box::new(task));
                 }
-            };
-            if let Some(order) = self.orders.get(&id) {
-                if !change(order, assigned.order()) {
-                    continue;
+                Some(order) if change(order, Order::read(&task)) => {
+                    changes.push(Change::Task(Box::new(task)));
                 }
-            } else {
-                starting.push(assigned);
+                Some(_) => {}
+                None => match Assigned::try_from(task.clone()) {
+                    Ok(assigned) => {
+                        starting.push(assigned);
+                        changes.push(Change::Task(Box::new(task)));
+                    }
+                    Err(error) => self.refuse(&task, &error),
+                },
             }
-            changes.push(Change::Task(Box::new(task)));
-        }
-        // Before anything is made of them: what exists of a task is always remembered.
-        if let Err(error) = self.shared.database.write(changes).await {
-            tracing::error!(%error, "cannot remember tasks");
         }
         for assigned in starting {
             self.begin(assigned);
+        }
+        // Beside their preparation. Should the record be lost, the next manager's set accounts for what is there.
+        if let Err(error) = self.shared.database.write(changes).await {
+            tracing::error!(%error, "cannot remember tasks");
         }
     }
 
     fn begin(&mut self, assigned: Assigned) {
         let id = assigned.id();
-        let mut seen = adopt::seen(assigned.task.status.state, self.unknown.remove(id.as_str()));
+        let (known, container) = (assigned.task.status.state, self.unknown.remove(id.as_str()));
+        let mut seen = adopt::seen(known, container, &self.shared.facts.boot_id);
         if let Some((_, before)) = self.dormant.remove(id) {
             seen.network |= before.network;
             seen.remains |= before.remains;
@@ -262,12 +261,14 @@ impl Supervisor {
         });
     }
 
-    /// A task that is not understood: the user sees why.
-    fn refuse(&mut self, id: TaskId, error: &proto::convert::Error) {
-        tracing::warn!(task = %id, %error, "refused a task");
-        if self.orders.contains_key(&id) || id.as_str().is_empty() {
+    /// A task that is not understood: the user sees why. One that has ended before needs no understanding.
+    fn refuse(&mut self, task: &wire::Task, error: &proto::convert::Error) {
+        let ended = task.status.as_ref().is_some_and(|status| TaskState::from(status.state()).is_terminal());
+        if ended || task.id.is_empty() {
             return;
         }
+        tracing::warn!(task = task.id, %error, "refused a task");
+        let id = TaskId::from(task.id.as_str());
         let mut status = TaskStatus::new(TaskState::Rejected, "preparing", SystemTime::now());
         status.err = error.to_string();
         self.shared.statuses.report(&id, status);

@@ -147,3 +147,22 @@ async fn leaving_ends_all_tells_it_and_leaves_nothing() {
     assert_eq!(again.stats().tasks, 0);
     again.stop().await;
 }
+
+#[tokio::test]
+async fn many_tasks_at_once_cost_few_passes_over_the_kernel_and_few_reports() {
+    const TASKS: usize = 100;
+    let (node, manager) = (Node::new(), Manager::start("m1").await);
+    let ids: Vec<String> = (0..TASKS).map(|i| format!("t{i}")).collect();
+    let worker = node.start(&[&manager]);
+    manager.sessions(1).await;
+    let begun = std::time::Instant::now();
+    manager.assign(ids.iter().zip(3..).map(|(id, host)| task(id, host)).collect());
+    for id in &ids {
+        manager.reported(id, TaskState::Running).await;
+    }
+    let (passes, calls) = (node.kernel.passes.borrow().len(), *manager.told.calls.borrow());
+    println!("{TASKS} tasks in {:?}, {passes} passes, {calls} calls", begun.elapsed());
+    assert!(passes < TASKS / 4, "{passes} passes");
+    assert!(calls < TASKS / 2, "{calls} calls");
+    worker.stop().await;
+}

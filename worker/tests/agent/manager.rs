@@ -46,6 +46,8 @@ pub struct Told {
     subscriptions: watch::Sender<Option<wire::SubscriptionMessage>>,
     pub sessions: watch::Sender<usize>,
     pub beats: AtomicUsize,
+    /// Calls that reported something.
+    pub calls: watch::Sender<usize>,
     pub reports: watch::Sender<BTreeMap<String, Vec<wire::TaskStatus>>>,
     pub published: watch::Sender<Vec<wire::PublishLogsMessage>>,
 }
@@ -64,6 +66,7 @@ impl Manager {
             subscriptions: watch::channel(None).0,
             sessions: watch::channel(0).0,
             beats: AtomicUsize::new(0),
+            calls: watch::channel(0).0,
             reports: watch::channel(BTreeMap::new()).0,
             published: watch::channel(Vec::new()).0,
         });
@@ -198,6 +201,7 @@ impl Dispatcher for Told {
         if self.refuses_reports.load(Ordering::Relaxed) {
             return Err(Status::unavailable("no quorum"));
         }
+        self.calls.send_modify(|calls| *calls += 1);
         self.reports.send_modify(|reports| {
             for update in request.into_inner().updates {
                 reports.entry(update.task_id).or_default().push(update.status.unwrap());
