@@ -7,5 +7,6 @@ mod lab;
 mod life;
 mod manager;
 mod network;
+mod real_kernel;
 mod restart;
 mod sessions;
