@@ -1,6 +1,7 @@
-//! Makes everything that a task needs before it starts: image and network at once, then the container.
+//! Makes everything that a task needs before it starts: its network, and beside it image and container.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use proto::model::{TaskState, TaskStatus};
@@ -22,7 +23,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 
 /// A container that waits to be started.
 pub(super) struct Prepared {
-    pub permit: OwnedSemaphorePermit,
+    /// To start it at once; none if it had to wait for its network, since others may go first meanwhile.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) async fn prepare(shared: &Shared, assigned: &Assigned) -> Result<Prepared, Failure> {
@@ -30,9 +32,19 @@ pub(super) async fn prepare(shared: &Shared, assigned: &Assigned) -> Result<Prep
     let config = container::config(assigned, &shared.facts, netns);
     // What the spec asks for is checked before anything is fetched.
     let config = config.map_err(|error| Failure::rejected(error.to_string()))?;
-    let (image, ()) = tokio::try_join!(pull(shared, assigned), attach(shared, assigned))?;
-    let permit = permit(shared).await.ok_or_else(|| Failure::failed("this node is stopping"))?;
-    create(shared, &ContainerConfig { image, ..config }).await?;
+    let attached = AtomicBool::new(false);
+    let attaching = async {
+        attach(shared, assigned).await?;
+        attached.store(true, Ordering::Relaxed);
+        Ok(())
+    };
+    let making = async {
+        let image = pull(shared, assigned).await?;
+        let permit = permit(shared).await;
+        create(shared, &ContainerConfig { image, ..config }).await?;
+        Ok(permit.filter(|_| attached.load(Ordering::Relaxed)))
+    };
+    let (permit, ()) = tokio::try_join!(making, attaching)?;
     Ok(Prepared { permit })
 }
 

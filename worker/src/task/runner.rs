@@ -90,7 +90,7 @@ impl Runner {
         };
         match prepared {
             Ok(Prepared { permit }) => {
-                self.permit = Some(permit);
+                self.permit = permit;
                 self.seen.container = Container::Created;
             }
             Err(failure) => self.seen.failure = Some(failure),

@@ -8,7 +8,8 @@ use super::container::Error;
 
 pub(super) fn refuse(task: &Task) -> Result<(), Error> {
     let spec = &task.spec.container;
-    let driver = task.log_driver.as_ref().map_or("", |driver| driver.name.as_str());
+    let log_driver = task.log_driver.as_ref();
+    let driver = log_driver.map_or("", |driver| driver.name.as_str());
     let asked = [
         ("secrets", !spec.secrets.is_empty()),
         ("configs", !spec.configs.is_empty()),
@@ -21,6 +22,9 @@ pub(super) fn refuse(task: &Task) -> Result<(), Error> {
     }
     if !matches!(driver, "" | "json-file" | "local") {
         return Err(Error::invalid("log_driver.name", driver, "json-file"));
+    }
+    if let Some(option) = log_driver.and_then(|driver| driver.options.keys().next()) {
+        return Err(Error::Unsupported(format!("log_driver.options {option}")));
     }
     spec.privileges.as_ref().map_or(Ok(()), privileges)
 }

@@ -11,6 +11,7 @@ use proto::wire::TaskState;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use worker::network::{Kernel, Networks, Underlay, Wish};
+use worker::runtime::fake::Call;
 
 use super::kernel::FakeKernel;
 use super::lab::{self, Node, endpoint, holds, task};
@@ -51,8 +52,8 @@ async fn a_task_starts_only_once_the_directory_of_its_network_is_in_the_kernel()
     manager.assign(vec![task("t1", 3)]);
     let worker = node.start(&[&manager]);
     manager.reported("t1", TaskState::Preparing).await;
-    holds("pulled", || node.runtime.calls().iter().any(|(_, about)| about == "nginx")).await;
-    assert!(node.runtime.config("t1").is_none());
+    holds("made", || node.runtime.config("t1").is_some()).await;
+    assert!(node.runtime.calls().iter().all(|(call, _)| *call != Call::Start));
     worker.stop().await;
 
     manager.told.silent_directory.store(false, Ordering::Relaxed);
