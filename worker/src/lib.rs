@@ -59,6 +59,13 @@ pub struct Config {
     pub parallel_starts: usize,
 }
 
+impl Config {
+    fn facts(&self) -> Arc<Facts> {
+        let description = description::describe(&self.hostname, self.labels.clone(), self.data_path_addr);
+        Arc::new(Facts::new(self.node_id.clone(), description))
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot open the worker's state")]
@@ -96,64 +103,63 @@ impl Worker {
     /// runtime.
     pub fn start(config: Config) -> Result<Self, Error> {
         let (database, remembered, writer) = Database::open(&config.data_root.join("worker"))?;
-        let description = description::describe(&config.hostname, config.labels, config.data_path_addr);
-        let facts = Arc::new(Facts::new(config.node_id.clone(), description));
-        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let stop_agent = stop.child_token();
+        let facts = config.facts();
+        let stop = CancellationToken::new();
         let underlay = remembered.underlay.as_deref().and_then(Underlay::parse);
         let (networks, network) =
-            Networks::new(config.kernel, config.node_id.clone(), underlay, stop.clone());
-        let statuses = Statuses::default();
-        let (roster_sender, roster) = watch::channel(Roster::new());
+            Networks::new(config.kernel.clone(), config.node_id.clone(), underlay, stop.clone());
+        let (roster_told, roster) = watch::channel(Roster::new());
         let (instructions, followed) = mpsc::channel(INSTRUCTIONS);
         let (view, session) = watch::channel(SessionView::default());
-
-        let shared = Shared {
-            runtime: config.runtime.clone(),
-            networks: networks.clone(),
-            statuses: statuses.clone(),
-            database: database.clone(),
-            facts: facts.clone(),
-            starts: Arc::new(Semaphore::new(config.parallel_starts.max(1))),
-        };
-        let parts = Parts {
-            dial: config.dial,
-            facts,
-            data_path_addr: config.data_path_addr,
-            statuses: statuses.clone(),
-            instructions: instructions.clone(),
-            networks: networks.clone(),
-            logs: LogPublisher { node: config.node_id, runtime: config.runtime, roster: roster.clone() },
-            database: database.clone(),
-        };
-        let agent = Agent::new(parts, remembered.managers, &config.managers, view);
-        let (adopted, ready) = oneshot::channel();
-        tracker.spawn(network);
-        tracker.spawn(Supervisor::new(shared, roster_sender).run(
-            remembered.tasks,
-            followed,
-            adopted,
-            stop.clone(),
-        ));
-        let agent_stop = stop_agent.clone();
-        tracker.spawn(async move {
-            // A node that cannot see its containers yet must not promise anything.
-            if let Some(Ok(())) = agent_stop.run_until_cancelled(ready).await {
-                agent.run(agent_stop).await;
-            }
-        });
-        Ok(Self {
+        let worker = Self {
             session,
             roster,
-            statuses,
+            statuses: Statuses::default(),
             networks,
             database,
             instructions,
-            tracker,
-            stop_agent,
+            tracker: TaskTracker::new(),
+            stop_agent: stop.child_token(),
             stop,
             writer,
-        })
+        };
+        let supervisor = Supervisor::new(worker.shared(&config, facts.clone()), roster_told);
+        let agent = Agent::new(worker.parts(&config, facts), remembered.managers, &config.managers, view);
+        let (adopted, ready) = oneshot::channel();
+        let supervising = supervisor.run(remembered.tasks, followed, adopted, worker.stop.clone());
+        worker.tracker.spawn(network);
+        worker.tracker.spawn(supervising);
+        worker.tracker.spawn(run_agent(agent, ready, worker.stop_agent.clone()));
+        Ok(worker)
+    }
+
+    fn shared(&self, config: &Config, facts: Arc<Facts>) -> Shared {
+        Shared {
+            runtime: config.runtime.clone(),
+            networks: self.networks.clone(),
+            statuses: self.statuses.clone(),
+            database: self.database.clone(),
+            facts,
+            starts: Arc::new(Semaphore::new(config.parallel_starts.max(1))),
+        }
+    }
+
+    fn parts(&self, config: &Config, facts: Arc<Facts>) -> Parts {
+        let logs = LogPublisher {
+            node: config.node_id.clone(),
+            runtime: config.runtime.clone(),
+            roster: self.roster.clone(),
+        };
+        Parts {
+            dial: config.dial.clone(),
+            facts,
+            data_path_addr: config.data_path_addr,
+            statuses: self.statuses.clone(),
+            instructions: self.instructions.clone(),
+            networks: self.networks.clone(),
+            logs,
+            database: self.database.clone(),
+        }
     }
 
     /// What the managers tell of this node and of themselves.
@@ -181,6 +187,7 @@ impl Worker {
     }
 
     /// Ends all tasks, tells a manager if one is there, and removes every trace of them, for a node that leaves.
+    /// Takes as long as the tasks' grace periods and the runtime need; the caller bounds it.
     pub async fn shutdown(self) -> Result<(), Error> {
         // The supervisor ends only with `stop`, which is called last.
         let _ = self.instructions.send(Instruction::StopAll).await;
@@ -196,5 +203,12 @@ impl Worker {
         cleared?;
         forgotten?;
         Ok(())
+    }
+}
+
+/// A node that cannot see its containers yet must not promise anything: the agent waits for `ready`.
+async fn run_agent(agent: Agent, ready: oneshot::Receiver<()>, stop: CancellationToken) {
+    if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
+        agent.run(stop).await;
     }
 }

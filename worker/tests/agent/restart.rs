@@ -3,7 +3,7 @@
 use netdriver::SandboxKey;
 use proto::wire::TaskState;
 use worker::runtime::fake::Call;
-use worker::runtime::{ContainerConfig, Status};
+use worker::runtime::{ContainerConfig, Runtime, Status};
 
 use super::lab::{Node, container, holds, task};
 use super::manager::Manager;
@@ -100,4 +100,29 @@ async fn registry_credentials_are_used_and_not_kept() {
     let bytes = std::fs::read(node.database()).unwrap();
     let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
     assert!(holds(b"nginx") && !holds(SECRET.as_bytes()));
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_memory_adopts_what_the_managers_name() {
+    let (node, manager) = (Node::new(), Manager::start("m1").await);
+    let mut tasks = vec![task("runs", 3), task("gone", 4)];
+    manager.assign(tasks.clone());
+    let worker = node.start(&[&manager]);
+    manager.reported("runs", TaskState::Running).await;
+    manager.reported("gone", TaskState::Running).await;
+    worker.stop().await;
+    std::fs::remove_file(node.database()).unwrap();
+    node.runtime.remove("gone").await.unwrap();
+
+    for task in &mut tasks {
+        task.status.as_mut().unwrap().state = TaskState::Running.into();
+    }
+    let manager = Manager::start("m1").await;
+    manager.assign(tasks);
+    let worker = node.start(&[&manager]);
+    manager.reported("runs", TaskState::Running).await;
+    assert!(manager.reported("gone", TaskState::Failed).await.err.contains("its container is gone"));
+    let starts = node.runtime.calls().into_iter().filter(|(call, _)| *call == Call::Start).count();
+    assert_eq!(starts, 2, "each once, before the memory was lost");
+    worker.stop().await;
 }
