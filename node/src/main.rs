@@ -1,1 +1,42 @@
-fn main() {}
+//! `swarmd`: the daemon of a node. Puts worker and manager together.
+
+mod addr;
+mod config;
+mod daemon;
+mod dial;
+mod error;
+mod gate;
+mod info;
+mod local_api;
+mod logging;
+mod manager_side;
+mod membership;
+mod record;
+mod swarm;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::config::Options;
+
+/// Docker's: the program was called in a wrong way.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let settings = match Options::parse().settle() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("swarmd: {}", error::chain(&error));
+            return ExitCode::from(USAGE);
+        }
+    };
+    logging::start(settings.log_level, settings.log_format);
+    match daemon::run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

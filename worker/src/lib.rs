@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proto::model::{NodeId, TaskState};
@@ -168,10 +169,17 @@ impl Worker {
     }
 
     pub fn stats(&self) -> Stats {
-        Stats {
-            tasks: self.roster.borrow().len(),
-            tasks_running: self.statuses.count(TaskState::Running),
-            network_mended: self.networks.mended(),
+        self.stats_reader()()
+    }
+
+    /// Reads the figures at any later time, for whoever does not own the worker.
+    pub fn stats_reader(&self) -> impl Fn() -> Stats + Send + Sync + use<> {
+        let (roster, statuses) = (self.roster.clone(), self.statuses.clone());
+        let mended = self.networks.mended();
+        move || Stats {
+            tasks: roster.borrow().len(),
+            tasks_running: statuses.count(TaskState::Running),
+            network_mended: mended.load(Ordering::Relaxed),
         }
     }
 

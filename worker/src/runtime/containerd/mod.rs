@@ -101,6 +101,7 @@ impl Config {
 pub struct Containerd {
     config: Config,
     client: Client,
+    version: String,
     snapshotter: String,
     images: Images,
     rootfs: RootFs,
@@ -134,7 +135,7 @@ impl Containerd {
     }
 
     async fn open(config: Config, client: Client) -> Result<Self, Error> {
-        answering(&client).await?;
+        let version = answering(&client).await?;
         make_namespace(&client).await?;
         let snapshotter = snapshotter(&client).await?;
         let scratch = config.scratch();
@@ -142,7 +143,7 @@ impl Containerd {
         let (insecure, certs) = (&config.insecure_registries, config.certs_dir.clone());
         let images = Images::open(client.clone(), snapshotter.clone(), insecure, certs, scratch).await?;
         let cgroups = Cgroups::detect();
-        Ok(Self { config, client, snapshotter, images, rootfs, cgroups, supervisor: None })
+        Ok(Self { config, client, version, snapshotter, images, rootfs, cgroups, supervisor: None })
     }
 
     /// Ends pulls, and containerd if it is ours. Containers run on.
@@ -151,6 +152,11 @@ impl Containerd {
         if let Some(supervisor) = &self.supervisor {
             supervisor.shutdown().await;
         }
+    }
+
+    /// Of containerd, when it was asked first.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The process id of our own containerd, while it runs.
@@ -257,11 +263,12 @@ fn check(config: &mut Config) -> Result<(), Error> {
     Ok(())
 }
 
-async fn answering(client: &Client) -> Result<(), Error> {
+/// Waits until containerd answers; tells its version.
+async fn answering(client: &Client) -> Result<String, Error> {
     let begun = tokio::time::Instant::now();
     loop {
         match client.version().version(()).await.map_err(failed("tell its version")) {
-            Ok(_) => return Ok(()),
+            Ok(answer) => return Ok(answer.into_inner().version),
             Err(error) if begun.elapsed() > START_TIMEOUT => return Err(error),
             Err(_) => tokio::time::sleep(START_POLL).await,
         }

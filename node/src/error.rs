@@ -1,0 +1,70 @@
+//! Why a node could not become part of a swarm, or leave it.
+
+use tonic::{Code, Status};
+
+use crate::{addr, record};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "this node is already part of a swarm; use \"swarmctl swarm leave\" to leave it and join another one"
+    )]
+    AlreadyAMember,
+    #[error("this node is not part of a swarm")]
+    NotAMember,
+    #[error(
+        "this node is a manager: leaving takes its vote from the others; demote it first with \
+         \"swarmctl node demote\", or use --force"
+    )]
+    ManagerLeaves,
+    #[error("this daemon is stopping")]
+    Stopping,
+    #[error(transparent)]
+    Addr(#[from] addr::Error),
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    #[error("{field}: {reason}")]
+    Invalid { field: &'static str, reason: String },
+    #[error(transparent)]
+    Settings(#[from] manager::Error),
+    #[error("join token: {0}")]
+    Token(#[from] identity::token::Error),
+    #[error(transparent)]
+    Bootstrap(#[from] identity::bootstrap::Error),
+    #[error("cannot make the root certificate")]
+    RootCa(#[from] identity::root_ca::Error),
+    #[error("cannot use this node's certificate")]
+    Certificates(#[from] identity::certificate_dir::Error),
+    #[error("cannot use this node's certificate")]
+    Tls(#[from] identity::tls::Error),
+    #[error(transparent)]
+    Store(#[from] raft_store::Error),
+    #[error("cannot listen on {addr}")]
+    Listen { addr: std::net::SocketAddr, source: std::io::Error },
+    #[error("cannot become a member of the managers: {reason}")]
+    Join { reason: String },
+    #[error("cannot start the worker")]
+    Worker(#[from] worker::Error),
+    #[error("cannot remove {path}")]
+    Forget { path: std::path::PathBuf, source: std::io::Error },
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::AlreadyAMember | Error::NotAMember | Error::ManagerLeaves => Code::FailedPrecondition,
+            Error::Addr(_) | Error::Invalid { .. } | Error::Settings(_) | Error::Token(_) => {
+                Code::InvalidArgument
+            }
+            Error::Stopping | Error::Bootstrap(_) | Error::Join { .. } => Code::Unavailable,
+            _ => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,85 @@
+//! The node's own API on its unix socket: becoming part of a swarm, leaving it, images.
+//!
+//! Translates between the wire and `membership`; decides nothing.
+
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::TryStreamExt;
+use proto::local::node_server::Node;
+use proto::local::{
+    Image, InfoRequest, InfoResponse, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveRequest,
+    LeaveResponse, ListImagesRequest, ListImagesResponse, LoadImageRequest, LoadImageResponse,
+};
+use proto::wire::NodeRole;
+use tokio_util::io::StreamReader;
+use tonic::{Request, Response, Status, Streaming};
+use worker::runtime::Runtime;
+
+use crate::error::chain;
+use crate::info;
+use crate::membership::Membership;
+
+#[derive(Clone)]
+pub struct LocalApi {
+    membership: Membership,
+    runtime: Arc<dyn Runtime>,
+    machine: Arc<info::Machine>,
+}
+
+impl LocalApi {
+    pub const fn new(membership: Membership, runtime: Arc<dyn Runtime>, machine: Arc<info::Machine>) -> Self {
+        Self { membership, runtime, machine }
+    }
+}
+
+#[tonic::async_trait]
+impl Node for LocalApi {
+    async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitResponse>, Status> {
+        let node_id = self.membership.init(request.into_inner()).await?;
+        Ok(Response::new(InitResponse { node_id: node_id.into() }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let (node_id, role) = self.membership.join(request.into_inner()).await?;
+        Ok(Response::new(JoinResponse { node_id: node_id.into(), role: NodeRole::from(role).into() }))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        self.membership.leave(request.into_inner().force).await?;
+        Ok(Response::new(LeaveResponse {}))
+    }
+
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        Ok(Response::new(self.machine.describe(&self.membership.status())))
+    }
+
+    async fn load_image(
+        &self,
+        request: Request<Streaming<LoadImageRequest>>,
+    ) -> Result<Response<LoadImageResponse>, Status> {
+        let parts = request.into_inner().map_ok(|part| io::Cursor::new(part.data)).map_err(io::Error::other);
+        let archive = StreamReader::new(Box::pin(parts));
+        let names = self.runtime.load_image(Box::new(archive)).await.map_err(refused)?;
+        Ok(Response::new(LoadImageResponse { names }))
+    }
+
+    async fn list_images(
+        &self,
+        _: Request<ListImagesRequest>,
+    ) -> Result<Response<ListImagesResponse>, Status> {
+        let images = self.runtime.images().await.map_err(refused)?;
+        let images = images.into_iter().map(|image| Image {
+            name: image.reference,
+            digest: image.digest,
+            size_bytes: i64::try_from(image.size_bytes).unwrap_or(i64::MAX),
+            created_at: image.created.map(SystemTime::into),
+        });
+        Ok(Response::new(ListImagesResponse { images: images.collect() }))
+    }
+}
+
+fn refused(error: worker::runtime::Error) -> Status {
+    Status::internal(chain(&error))
+}

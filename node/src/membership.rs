@@ -1,0 +1,212 @@
+//! Whether this node belongs to a swarm, and the changes of that: init, join, leave.
+//!
+//! One actor owns the answer, so that two clients cannot form two swarms at once; everybody else reads its status.
+//!
+//! Invariant: what a client was told is on disk, and a step that fails leaves the node as it was before.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use proto::local::info_response::State;
+use proto::local::{InitRequest, JoinRequest};
+use proto::model::{ClusterId, NodeId, Role};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+use crate::swarm::{Context, Swarm};
+
+/// Requests that wait for the one before them.
+const QUEUE: usize = 16;
+
+/// What others may know at any time, also while the node is joining.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    pub state: State,
+    pub error: String,
+    pub node_id: Option<NodeId>,
+    pub cluster_id: Option<ClusterId>,
+    pub cluster_created_at: Option<SystemTime>,
+    pub advertise: Option<SocketAddr>,
+    /// The node serves the operator's API.
+    pub manager: bool,
+    pub managers: Vec<String>,
+    pub manager_count: u64,
+    pub node_count: u64,
+    pub tasks_running: u64,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+enum Command {
+    Init(Box<InitRequest>, Reply<NodeId>),
+    Join(Box<JoinRequest>, Reply<(NodeId, Role)>),
+    Leave { force: bool, reply: Reply<()> },
+}
+
+/// The handle by which the actor is asked.
+#[derive(Clone)]
+pub struct Membership {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Arc<StatusSource>>,
+}
+
+/// Where the status comes from: nothing, a transition, or a swarm that is running.
+#[derive(Default)]
+pub enum StatusSource {
+    #[default]
+    Inactive,
+    Pending,
+    /// The swarm on disk could not be started.
+    Broken(String),
+    Active(Box<dyn Fn() -> Status + Send + Sync>),
+}
+
+impl Membership {
+    pub async fn init(&self, request: InitRequest) -> Result<NodeId, Error> {
+        self.ask(|reply| Command::Init(Box::new(request), reply)).await
+    }
+
+    pub async fn join(&self, request: JoinRequest) -> Result<(NodeId, Role), Error> {
+        self.ask(|reply| Command::Join(Box::new(request), reply)).await
+    }
+
+    pub async fn leave(&self, force: bool) -> Result<(), Error> {
+        self.ask(|reply| Command::Leave { force, reply }).await
+    }
+
+    pub fn status(&self) -> Status {
+        match self.status.borrow().as_ref() {
+            StatusSource::Inactive => Status::default(),
+            StatusSource::Pending => Status { state: State::Pending, ..Status::default() },
+            StatusSource::Broken(error) => {
+                Status { state: State::Error, error: error.clone(), ..Status::default() }
+            }
+            StatusSource::Active(read) => read(),
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Error::Stopping)?;
+        answer.await.map_err(|_| Error::Stopping)?
+    }
+}
+
+/// Owns the swarm that this node belongs to, if any.
+pub struct Actor {
+    context: Arc<Context>,
+    swarm: Option<Swarm>,
+    commands: mpsc::Receiver<Command>,
+    status: watch::Sender<Arc<StatusSource>>,
+}
+
+impl Actor {
+    pub fn new(context: Arc<Context>) -> (Self, Membership) {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (status, reader) = watch::channel(Arc::default());
+        let actor = Self { context, swarm: None, commands: queue, status };
+        (actor, Membership { commands, status: reader })
+    }
+
+    /// Takes up the swarm that the node belonged to before, then serves requests until stopped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        self.resume().await;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(command) = self.commands.recv() => self.handle(command).await,
+                () = changed(&mut self.swarm) => self.follow().await,
+            }
+        }
+        if let Some(swarm) = self.swarm.take() {
+            swarm.stop().await;
+        }
+    }
+
+    async fn resume(&mut self) {
+        match Swarm::resume(&self.context).await {
+            Ok(swarm) => self.swarm = swarm,
+            Err(error) => {
+                tracing::error!(error = %crate::error::chain(&error), "cannot take up the swarm again");
+                self.status.send_replace(Arc::new(StatusSource::Broken(crate::error::chain(&error))));
+                return;
+            }
+        }
+        self.publish();
+    }
+
+    async fn follow(&mut self) {
+        if let Some(swarm) = &mut self.swarm
+            && let Err(error) = swarm.follow().await
+        {
+            tracing::warn!(error = %crate::error::chain(&error), "cannot follow a change of this node's role yet");
+        }
+    }
+
+    async fn handle(&mut self, command: Command) {
+        // A client that has gone does not change what was done.
+        match command {
+            Command::Init(request, reply) => drop(reply.send(self.init(*request).await)),
+            Command::Join(request, reply) => drop(reply.send(self.join(*request).await)),
+            Command::Leave { force, reply } => drop(reply.send(self.leave(force).await)),
+        }
+    }
+
+    async fn init(&mut self, request: InitRequest) -> Result<NodeId, Error> {
+        self.must_be_free()?;
+        let started = Swarm::init(&self.context, request).await;
+        self.settle(started).map(|swarm| swarm.node_id())
+    }
+
+    async fn join(&mut self, request: JoinRequest) -> Result<(NodeId, Role), Error> {
+        self.must_be_free()?;
+        let started = Swarm::join(&self.context, request).await;
+        self.settle(started).map(|swarm| (swarm.node_id(), swarm.role()))
+    }
+
+    async fn leave(&mut self, force: bool) -> Result<(), Error> {
+        let broken = matches!(**self.status.borrow(), StatusSource::Broken(_));
+        match &self.swarm {
+            Some(swarm) if swarm.role() == Role::Manager && !force => return Err(Error::ManagerLeaves),
+            None if !broken => return Err(Error::NotAMember),
+            _ => {}
+        }
+        match self.swarm.take() {
+            Some(swarm) => swarm.leave().await?,
+            None => crate::swarm::forget(&self.context)?,
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn must_be_free(&self) -> Result<(), Error> {
+        let broken = matches!(**self.status.borrow(), StatusSource::Broken(_));
+        if self.swarm.is_some() || broken {
+            return Err(Error::AlreadyAMember);
+        }
+        self.status.send_replace(Arc::new(StatusSource::Pending));
+        Ok(())
+    }
+
+    fn settle(&mut self, started: Result<Swarm, Error>) -> Result<&Swarm, Error> {
+        let result = started.map(|swarm| &*self.swarm.insert(swarm));
+        let source = result.as_ref().map(|swarm| swarm.status_source()).unwrap_or_default();
+        self.status.send_replace(Arc::new(source));
+        result
+    }
+
+    fn publish(&self) {
+        let source = self.swarm.as_ref().map(Swarm::status_source).unwrap_or_default();
+        self.status.send_replace(Arc::new(source));
+    }
+}
+
+/// Resolves when the swarm wants to be looked at; never without one.
+async fn changed(swarm: &mut Option<Swarm>) {
+    match swarm {
+        Some(swarm) => swarm.changed().await,
+        None => std::future::pending().await,
+    }
+}

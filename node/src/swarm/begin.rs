@@ -1,0 +1,202 @@
+//! How a node's part in a swarm begins: it makes one, joins one, or takes up the one it had.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use identity::bootstrap::{Join, Joined};
+use identity::{Credentials, Dialer, JoinToken, RootCa, Subject};
+use manager::cluster::{FirstNode, Init, NetworkDefaults};
+use proto::local::{InitRequest, JoinRequest};
+use proto::model::{Availability, ClusterId, ClusterSpec, NodeId, Role};
+use proto::wire::node_spec;
+
+use super::{Context, Swarm, forget};
+use crate::addr;
+use crate::error::Error;
+use crate::manager_side::{ManagerSide, Place, bind, open_store};
+use crate::record::{self, Record};
+
+impl Swarm {
+    /// Makes a new swarm.
+    pub async fn init(context: &Arc<Context>, request: InitRequest) -> Result<Self, Error> {
+        let listen = addr::listen(&request.listen_addr)?;
+        let advertise = addr::advertise(&request.advertise_addr, listen)?;
+        let data_path = addr::data_path(&request.data_path_addr)?;
+        let record = Record { listen, advertise, data_path, managers: Vec::new() };
+        let wishes = Wishes::read(request)?;
+        let begun = found(context, record, wishes).await;
+        undo_on_error(context, begun)
+    }
+
+    /// Joins the swarm of a manager that the request names.
+    pub async fn join(context: &Arc<Context>, request: JoinRequest) -> Result<Self, Error> {
+        let token: JoinToken = request.token.parse()?;
+        let availability = availability(request.availability)?;
+        let manager = manager_addr(&request)?;
+        let listen = addr::listen(&request.listen_addr)?;
+        let advertise = match request.advertise_addr.as_str() {
+            "" if listen.ip().is_unspecified() => (addr::towards(&manager)?, listen.port()).into(),
+            given => addr::advertise(given, listen)?,
+        };
+        let data_path = addr::data_path(&request.data_path_addr)?;
+        let record = Record { listen, advertise, data_path, managers: vec![manager.clone()] };
+        let joining = Join { addr: manager, token, availability, source: None };
+        let joined = joining.run(&context.certificates(), SystemTime::now()).await?;
+        let begun = take_part(context, record, joined).await;
+        undo_on_error(context, begun)
+    }
+
+    /// Takes up the swarm of which this node was part, if there is one.
+    pub async fn resume(context: &Arc<Context>) -> Result<Option<Self>, Error> {
+        let Some((identity, root)) = context.certificates().load()? else { return Ok(None) };
+        let Some(record) = record::load(&context.settings.data_root)? else {
+            // The join was interrupted before anybody was told of it.
+            forget(context)?;
+            return Ok(None);
+        };
+        let credentials = Credentials::new(identity.clone(), root.clone())?;
+        let role = identity.subject().role;
+        let manager = match role {
+            Role::Manager => Some(open_manager(context, &record, &credentials).await?),
+            Role::Worker => None,
+        };
+        let swarm = Self::assemble(context, record, identity, root, manager, Some(credentials)).await?;
+        Ok(Some(swarm))
+    }
+}
+
+/// What `swarm init` was asked for, checked.
+struct Wishes {
+    spec: ClusterSpec,
+    network: NetworkDefaults,
+    availability: Availability,
+}
+
+impl Wishes {
+    fn read(request: InitRequest) -> Result<Self, Error> {
+        let invalid =
+            |field, error: &dyn std::error::Error| Error::Invalid { field, reason: error.to_string() };
+        let mut spec = request.spec.unwrap_or_default();
+        spec.annotations.get_or_insert_default().name = manager::cluster::DEFAULT_NAME.into();
+        let spec = manager::api::validate_cluster(Some(spec))?;
+        let mut network = NetworkDefaults::default();
+        if !request.default_addr_pool.is_empty() {
+            let pools = request.default_addr_pool.iter().map(|pool| pool.parse());
+            let pools: Result<Vec<_>, _> = pools.collect();
+            network.pools = pools.map_err(|error| invalid("--default-addr-pool", &error))?;
+        }
+        if request.default_addr_pool_mask_length != 0 {
+            network.subnet_size = u8::try_from(request.default_addr_pool_mask_length)
+                .map_err(|error| invalid("--default-addr-pool-mask-length", &error))?;
+        }
+        if request.data_path_port != 0 {
+            network.vxlan_port =
+                u16::try_from(request.data_path_port).map_err(|error| invalid("--data-path-port", &error))?;
+        }
+        network.check()?;
+        Ok(Self { spec, network, availability: availability(request.availability)? })
+    }
+}
+
+/// Makes the root CA, the first certificate and the first entry of the store.
+async fn found(context: &Arc<Context>, record: Record, wishes: Wishes) -> Result<Swarm, Error> {
+    // Before anything is made: the likeliest reason to fail.
+    let listener = bind(record.listen).await?;
+    let now = SystemTime::now();
+    let root_ca = RootCa::generate(now)?;
+    let subject = Subject {
+        node: NodeId::from_random(rand::random()),
+        role: Role::Manager,
+        cluster: ClusterId::from_random(rand::random()),
+    };
+    let identity = root_ca.issue(&subject, wishes.spec.ca.node_cert_expiry, now)?;
+    let root = root_ca.certificate().clone();
+    let credentials = Credentials::new(identity.clone(), root.clone())?;
+    let place = place(context, &record, &credentials);
+    let store = open_store(&place).await?;
+    let objects = manager::cluster::create(Init {
+        cluster: subject.cluster,
+        spec: wishes.spec,
+        root_ca: &root_ca,
+        network: wishes.network,
+        node: FirstNode {
+            id: subject.node,
+            availability: wishes.availability,
+            raft_id: store.raft_id(),
+            addr: record.advertise.to_string(),
+            certificate: identity.certificate().pem().into(),
+        },
+    });
+    store.bootstrap(objects?).await?;
+    record::save(&context.settings.data_root, &record)?;
+    context.certificates().save(&identity, &root)?;
+    let manager = ManagerSide::start(&place, store, listener, context.routes.clone());
+    Swarm::assemble(context, record, identity, root, Some(manager), Some(credentials)).await
+}
+
+async fn take_part(context: &Arc<Context>, record: Record, joined: Joined) -> Result<Swarm, Error> {
+    let Joined { identity, root } = joined;
+    let credentials = Credentials::new(identity.clone(), root.clone())?;
+    record::save(&context.settings.data_root, &record)?;
+    let manager = match identity.subject().role {
+        Role::Worker => None,
+        Role::Manager => {
+            let manager = open_manager(context, &record, &credentials).await?;
+            manager.join(&Dialer::new(credentials.clone()), &record.managers).await?;
+            Some(manager)
+        }
+    };
+    Swarm::assemble(context, record, identity, root, manager, Some(credentials)).await
+}
+
+pub(super) async fn open_manager(
+    context: &Arc<Context>,
+    record: &Record,
+    credentials: &Credentials,
+) -> Result<ManagerSide, Error> {
+    let place = place(context, record, credentials);
+    let listener = bind(record.listen).await?;
+    let store = open_store(&place).await?;
+    Ok(ManagerSide::start(&place, store, listener, context.routes.clone()))
+}
+
+fn place<'a>(context: &'a Context, record: &Record, credentials: &Credentials) -> Place<'a> {
+    Place {
+        data_root: &context.settings.data_root,
+        node_id: credentials.current().identity().subject().node.clone(),
+        advertise: record.advertise,
+        credentials: credentials.clone(),
+        dialer: Dialer::new(credentials.clone()),
+    }
+}
+
+/// A beginning that failed leaves nothing behind.
+fn undo_on_error(context: &Context, begun: Result<Swarm, Error>) -> Result<Swarm, Error> {
+    if begun.is_err()
+        && let Err(error) = forget(context)
+    {
+        tracing::warn!(error = %crate::error::chain(&error), "cannot clean up after a failed start");
+    }
+    begun
+}
+
+fn availability(value: i32) -> Result<Availability, Error> {
+    let known = node_spec::Availability::try_from(value);
+    known
+        .map(Into::into)
+        .map_err(|error| Error::Invalid { field: "--availability", reason: error.to_string() })
+}
+
+/// host:port, with the managers' port unless another is given.
+fn manager_addr(request: &JoinRequest) -> Result<String, Error> {
+    let Some(addr) = request.remote_addrs.first().filter(|addr| !addr.is_empty()) else {
+        return Err(Error::Invalid { field: "manager", reason: "name a manager, host[:port]".into() });
+    };
+    let bare = addr.parse::<IpAddr>();
+    Ok(match bare {
+        Ok(ip) => std::net::SocketAddr::new(ip, addr::PORT).to_string(),
+        Err(_) if addr.contains(':') => addr.clone(),
+        Err(_) => format!("{addr}:{}", addr::PORT),
+    })
+}
