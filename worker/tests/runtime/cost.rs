@@ -42,10 +42,27 @@ fn own_cpu() -> Duration {
     Duration::from_micros(micros.iter().sum::<i64>().try_into().unwrap())
 }
 
+/// The mean proportional set size of the processes of that name.
+fn memory_kib(pids: &[u32], program: &str) -> u64 {
+    let comm = |pid: &&u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let sizes = pids.iter().filter(|pid| comm(pid).trim() == program).map(|pid| {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let size = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default().to_owned();
+        size.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default()
+    });
+    let sizes: Vec<u64> = sizes.collect();
+    sizes.iter().sum::<u64>() / (sizes.len() as u64).max(1)
+}
+
 impl Drop for Meter {
     fn drop(&mut self) {
         let _ = fs::write(self.0.parent().unwrap().join("cgroup.procs"), std::process::id().to_string());
-        let _ = fs::remove_dir(&self.0);
+        let name = self.0.file_name().unwrap();
+        let roots = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+        for group in roots.map(|root| root.join(name)).chain([self.0.clone()]) {
+            let _ = fs::remove_dir(group.join("containers"));
+            let _ = fs::remove_dir(group);
+        }
     }
 }
 
@@ -67,6 +84,9 @@ async fn cost() {
         node.start_container(&node.script(id, "sleep 1000")).await;
     }
     report("create and start, one by one", cpu, begun);
+    for program in ["containerd-shim", "swarm-logger", "containerd"] {
+        println!("{program}: {} KiB each", memory_kib(&node.place.processes(), program));
+    }
     let (cpu, begun) = ((meter.cpu(), own_cpu()), Instant::now());
     for id in &ids {
         node.runtime().remove(id).await.unwrap();

@@ -10,6 +10,7 @@ mod options;
 mod record;
 mod task_error;
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -138,6 +139,7 @@ impl Containerd {
         let version = answering(&client).await?;
         make_namespace(&client).await?;
         let snapshotter = snapshotter(&client).await?;
+        private_directories(&config.data_root)?;
         let scratch = config.scratch();
         let rootfs = RootFs::new(client.clone(), snapshotter.clone(), &scratch)?;
         let (insecure, certs) = (&config.insecure_registries, config.certs_dir.clone());
@@ -259,6 +261,16 @@ fn check(config: &mut Config) -> Result<(), Error> {
     if config.init_binary.is_none() {
         let candidates = ["docker-init", "tini-static", "tini"];
         config.init_binary = candidates.into_iter().find_map(super::supervisor::find_program);
+    }
+    Ok(())
+}
+
+/// Output and volumes are for root, and for containers through their mounts.
+fn private_directories(data_root: &Path) -> Result<(), Error> {
+    for name in ["containers", "volumes"] {
+        let path = data_root.join(name);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(Error::io("create", path))?;
     }
     Ok(())
 }

@@ -60,6 +60,7 @@ impl Flights {
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
+        let image = key.0.clone();
         let (mut outcome, mut heard) = self.board(key, begin);
         loop {
             if let Some(outcome) = outcome.borrow_and_update().as_ref() {
@@ -67,9 +68,9 @@ impl Flights {
                 return outcome.clone();
             }
             tokio::select! {
-                changed = outcome.changed() => {
-                    changed.expect("a flight is dropped after its outcome was told");
-                }
+                changed = outcome.changed() => if changed.is_err() {
+                    return Err(Error::Pull { image, reason: "it was broken off".to_owned(), retry: true });
+                },
                 Ok(()) = heard.changed() => {
                     progress.send_replace(heard.borrow_and_update().clone());
                 }
@@ -95,14 +96,10 @@ impl Flights {
         let receivers = (flight.outcome.subscribe(), flight.progress.subscribe());
         flying.insert(key.clone(), flight.clone());
         let work = begin(Seat { flight: flight.clone(), stop: self.stop.clone() });
-        let flights = self.flying.clone();
+        let landing = Landing { flying: self.flying.clone(), key, flight };
         self.tasks.spawn(async move {
             let outcome = work.await;
-            let mut flying = lock(&flights);
-            if flying.get(&key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
-                flying.remove(&key);
-            }
-            flight.outcome.send_replace(Some(outcome));
+            landing.tell(outcome);
         });
         receivers
     }
@@ -112,6 +109,31 @@ impl Flights {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// Takes the flight off the list at its end, also if the pull panics: then its waiters see it go without an
+/// outcome.
+struct Landing {
+    flying: Arc<Mutex<HashMap<Key, Arc<Flight>>>>,
+    key: Key,
+    flight: Arc<Flight>,
+}
+
+impl Landing {
+    fn tell(self, outcome: Outcome) {
+        let flight = self.flight.clone();
+        drop(self);
+        flight.outcome.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut flying = lock(&self.flying);
+        if flying.get(&self.key).is_some_and(|current| Arc::ptr_eq(current, &self.flight)) {
+            flying.remove(&self.key);
+        }
     }
 }
 
@@ -158,6 +180,14 @@ mod tests {
         let ((first, phase), (second, _), ()) = tokio::join!(join(), join(), async { go.notify_one() });
         assert_eq!((first, second, phase), (image(), image(), PullPhase::Done));
         assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_panics_is_an_error_and_not_for_ever() {
+        let (flights, progress) = (Flights::default(), watch::Sender::default());
+        let broken = flights.join(key(), &progress, |_seat| async { panic!("a test of panics") });
+        assert!(matches!(broken.await, Err(Error::Pull { retry: true, .. })));
+        assert_eq!(flights.join(key(), &progress, |_seat| async { Ok(image()) }).await.unwrap(), image());
     }
 
     #[tokio::test]
