@@ -150,6 +150,9 @@ fn end(order: Order, seen: &Seen) -> Step {
 }
 
 fn lost(seen: &Seen) -> Step {
+    if seen.may_run() {
+        return Step::Stop;
+    }
     if seen.network {
         return Step::Detach;
     }
@@ -197,6 +200,7 @@ mod tests {
                 (seen.state, seen.container) = (TaskState::Starting, Container::Running { pid: 1 });
             }
             Step::Watch => seen.container = Container::Exited(exit(0)),
+            Step::Stop if seen.container == Container::Created => seen.container = Container::Absent,
             Step::Stop => seen.container = Container::Exited(exit(143)),
             Step::Detach => seen.network = false,
             Step::End(Ending::Exited(_)) => seen.state = TaskState::Complete,
@@ -256,15 +260,21 @@ mod tests {
 
     #[test]
     fn what_was_started_before_is_never_started_again() {
-        for container in [Container::Absent, Container::Created] {
-            let seen =
-                Seen { state: TaskState::Starting, container, network: true, remains: true, failure: None };
-            let steps = life(RUN, seen);
-            assert!(!steps.contains(&Step::Start) && !steps.contains(&Step::Prepare), "{steps:?}");
-            assert!(
-                matches!(&steps[1], Step::End(Ending::Failure(failure)) if !failure.rejected),
-                "{steps:?}"
-            );
+        let begun = |container, network| Seen {
+            state: TaskState::Starting,
+            container,
+            network,
+            remains: true,
+            failure: None,
+        };
+        for network in [false, true] {
+            let gone = life(RUN, begun(Container::Absent, network));
+            // Its start may have gone through after all, unseen.
+            let unclear = life(RUN, begun(Container::Created, network));
+            assert_eq!(unclear[0], Step::Stop);
+            assert_eq!(unclear[1..], gone);
+            let failed = |step: &Step| matches!(step, Step::End(Ending::Failure(f)) if !f.rejected);
+            assert!(gone.iter().any(failed) && !gone.contains(&Step::Start), "{gone:?}");
         }
     }
 
