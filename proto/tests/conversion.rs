@@ -1,170 +1,42 @@
-//! What the model writes, it reads back; what is wrong is refused by the name of the field.
+//! What is wrong in a message is refused by the path of the field; what this version has not is refused too.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use proto::convert::Error;
+use proto::convert::{Error, duration};
 use proto::model::*;
 use proto::wire;
 
-fn annotations(name: &str) -> Annotations {
-    Annotations { name: name.into(), labels: BTreeMap::from([("tier".into(), "front".into())]) }
-}
-
-fn meta() -> Meta {
-    let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 250);
-    Meta { version: 42, created_at: at(1_700_000_000), updated_at: at(1_700_000_007) }
-}
-
-fn task_spec() -> TaskSpec {
-    TaskSpec {
-        container: wire::ContainerSpec {
-            image: "nginx:1".into(),
-            args: vec!["-g".into()],
-            ..Default::default()
-        },
-        limits: Resources { nano_cpus: 500_000_000, memory_bytes: 64 << 20 },
-        reservations: Resources { nano_cpus: 0, memory_bytes: 32 << 20 },
-        restart: RestartPolicy {
-            condition: RestartCondition::OnFailure,
-            max_attempts: 3,
-            ..Default::default()
-        },
-        placement: Placement {
-            constraints: vec!["node.role==worker".into()],
-            preferences: vec![Preference::Spread("node.labels.zone".into())],
-            platforms: vec![Platform { architecture: "amd64".into(), os: "linux".into() }],
-            max_replicas: 2,
-        },
-        networks: vec![AttachmentConfig {
-            network: "net1".into(),
-            aliases: vec!["web".into()],
-            addresses: vec![],
-            options: BTreeMap::new(),
-        }],
-        log_driver: Some(Driver { name: "json-file".into(), options: BTreeMap::new() }),
-        force_update: 7,
+fn service_spec() -> wire::ServiceSpec {
+    let container = wire::ContainerSpec { image: "nginx:1".into(), ..Default::default() };
+    let task = wire::TaskSpec {
+        runtime: Some(wire::task_spec::Runtime::Container(container)),
+        resources: Some(Default::default()),
+        ..Default::default()
+    };
+    wire::ServiceSpec {
+        task: Some(task),
+        mode: Some(wire::service_spec::Mode::Replicated(wire::ReplicatedService { replicas: 3 })),
+        endpoint: Some(Default::default()),
+        ..Default::default()
     }
 }
 
-fn service() -> Service {
-    let spec = ServiceSpec {
-        annotations: annotations("web"),
-        task: Arc::new(task_spec()),
-        mode: Mode::Replicated { replicas: 3 },
-        update: UpdateConfig { order: UpdateOrder::StartFirst, parallelism: 2, ..Default::default() },
-        rollback: Some(UpdateConfig::default()),
-        endpoint: EndpointMode::Vip,
-    };
-    Service {
-        id: "service1".into(),
-        meta: meta(),
-        spec: Arc::new(spec.clone()),
-        spec_version: 9,
-        previous_spec: Some(Arc::new(ServiceSpec { mode: Mode::Global, ..spec })),
-        endpoint: Endpoint {
-            mode: EndpointMode::Vip,
-            virtual_ips: vec![VirtualIp { network: "net1".into(), addr: "10.0.9.2/24".parse().unwrap() }],
-        },
-        update_status: Some(UpdateStatus {
-            state: UpdateState::Updating,
-            started_at: Some(meta().created_at),
-            completed_at: None,
-            message: "update in progress".into(),
-        }),
-        pending_delete: false,
-    }
+fn service_refusal(change: impl FnOnce(&mut wire::ServiceSpec, &mut wire::TaskSpec)) -> String {
+    let mut spec = service_spec();
+    let mut task = spec.task.take().unwrap();
+    change(&mut spec, &mut task);
+    spec.task = Some(task);
+    ServiceSpec::try_from(spec).unwrap_err().to_string()
 }
 
-#[test]
-fn services_and_specs_come_back_as_they_were() {
-    let service = service();
-    assert_eq!(Service::try_from(wire::Service::from(&service)).unwrap(), service);
-}
-
-#[test]
-fn tasks_come_back_as_they_were() {
-    let mut status = TaskStatus::new(TaskState::Failed, "started", meta().updated_at);
-    status.err = "task: non-zero exit (1)".into();
-    status.container = Some(ContainerStatus { container_id: "c1".into(), pid: 12, exit_code: 1 });
-    let task = Task {
-        id: "task1".into(),
-        meta: meta(),
-        spec: Arc::new(task_spec()),
-        spec_version: 9,
-        service: "service1".into(),
-        slot: Slot(2),
-        node: Some("node1".into()),
-        annotations: annotations("web.2.task1"),
-        service_annotations: annotations("web"),
-        status,
-        desired: TaskState::Shutdown,
-        attachments: vec![Attachment {
-            network: "net1".into(),
-            addresses: vec!["10.0.9.3/24".parse().unwrap(), "fd00::3/64".parse().unwrap()],
-            aliases: vec!["web".into()],
-            options: BTreeMap::new(),
-        }],
-        endpoint: Some(service().endpoint),
-        log_driver: None,
-    };
-    assert_eq!(Task::try_from(wire::Task::from(&task)).unwrap(), task);
-}
-
-#[test]
-fn networks_come_back_as_they_were() {
-    let gateway = "10.0.9.1".parse().unwrap();
-    let reserved = BTreeMap::from([("router".to_owned(), "10.0.9.9".parse().unwrap())]);
-    let network = Network {
-        id: "net1".into(),
-        meta: meta(),
-        spec: NetworkSpec {
-            annotations: annotations("front"),
-            driver: Driver { name: OVERLAY_DRIVER.into(), options: BTreeMap::new() },
-            internal: true,
-            attachable: true,
-            ipv6: false,
-            ipam: vec![IpamConfig {
-                subnet: "10.0.9.0/24".parse().unwrap(),
-                range: Some("10.0.9.128/25".parse().unwrap()),
-                gateway: Some(gateway),
-                reserved: reserved.clone(),
-            }],
-        },
-        state: Some(NetworkState {
-            vni: 4097,
-            subnets: vec![Subnet { net: "10.0.9.0/24".parse().unwrap(), range: None, gateway, reserved }],
-            options: BTreeMap::from([("mtu".into(), "1400".into())]),
-        }),
-        pending_delete: false,
-    };
-    assert_eq!(Network::try_from(wire::Network::from(&network)).unwrap(), network);
-}
-
-#[test]
-fn clusters_come_back_as_they_were_and_hide_their_secrets() {
-    let cluster = Cluster {
-        id: "cluster1".into(),
-        meta: meta(),
-        spec: ClusterSpec { annotations: annotations("default"), ..Default::default() },
-        root_ca: RootCa {
-            key: Sensitive::new(b"very private".to_vec()),
-            cert: b"PEM".to_vec(),
-            cert_digest: "digest".into(),
-            join_tokens: JoinTokens {
-                worker: Sensitive::new("SWMTKN-1-w".into()),
-                manager: Sensitive::new("SWMTKN-1-m".into()),
-            },
-        },
-        default_address_pools: vec!["10.0.0.0/8".parse().unwrap()],
-        subnet_size: 24,
-        vxlan_port: 4789,
-    };
-    assert_eq!(Cluster::try_from(wire::Cluster::from(&cluster)).unwrap(), cluster);
-    let shown = format!("{cluster:?}");
-    assert!(!shown.contains("SWMTKN") && !shown.contains("very"), "{shown}");
+fn network_refusal(change: impl FnOnce(&mut wire::IpamOptions)) -> String {
+    let config = wire::IpamConfig { subnet: "10.0.9.0/24".into(), ..Default::default() };
+    let mut ipam = wire::IpamOptions { configs: vec![config], ..Default::default() };
+    change(&mut ipam);
+    let spec = wire::NetworkSpec { ipam: Some(ipam), ..Default::default() };
+    NetworkSpec::try_from(spec).unwrap_err().to_string()
 }
 
 #[test]
@@ -176,21 +48,45 @@ fn a_wrong_field_is_named_by_its_path() {
     task.spec = Some(wire::TaskSpec::default());
     assert_eq!(Task::try_from(task).unwrap_err(), Error::missing("spec.container"));
 
-    let mut spec = wire::ServiceSpec::from(service().spec.as_ref());
-    spec.task.as_mut().unwrap().resources.as_mut().unwrap().limits.as_mut().unwrap().nano_cpus = -1;
-    let error = ServiceSpec::try_from(spec).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        r#"task.resources.limits.nano_cpus has the value "-1", expected 0 or more"#
-    );
+    let refused = service_refusal(|_, task| {
+        let limits = wire::Resources { nano_cpus: -1, ..Default::default() };
+        task.resources.as_mut().unwrap().limits = Some(limits);
+    });
+    assert_eq!(refused, r#"task.resources.limits.nano_cpus has the value "-1", expected 0 or more"#);
+
+    let refused = network_refusal(|ipam| drop(ipam.configs[0].reserved.insert("router".into(), "x".into())));
+    assert_eq!(refused, r#"ipam.configs[0].reserved.router has the value "x", expected an IP address"#);
+
+    let cluster = wire::Cluster {
+        id: "cluster1".into(),
+        spec: Some(Default::default()),
+        default_address_pool: vec!["10.0.0.0/8".into(), "ten".into()],
+        ..Default::default()
+    };
+    assert_eq!(Cluster::try_from(cluster).unwrap_err().field(), "default_address_pool[1]");
 }
 
 #[test]
 fn what_is_not_supported_is_refused_and_not_dropped() {
-    let mut spec = wire::ServiceSpec::from(service().spec.as_ref());
-    spec.endpoint.as_mut().unwrap().ports.push(wire::PortConfig::default());
-    let error = ServiceSpec::try_from(spec).unwrap_err();
-    assert_eq!(error.to_string(), "endpoint.ports: published ports are not supported by this version");
+    let refused =
+        service_refusal(|spec, _| spec.endpoint.as_mut().unwrap().ports.push(wire::PortConfig::default()));
+    assert_eq!(refused, "endpoint.ports: published ports are not supported by this version");
+
+    let refused = service_refusal(|_, task| task.resources.as_mut().unwrap().swap_bytes = Some(-1));
+    assert_eq!(refused, "task.resources.swap_bytes: limits of swap are not supported by this version");
+
+    let refused = network_refusal(|ipam| {
+        let options = BTreeMap::from([("mode".into(), "dhcp".into())]);
+        ipam.driver = Some(wire::Driver { options, ..Default::default() });
+    });
+    assert_eq!(
+        refused,
+        "ipam.driver.options: options of the address driver are not supported by this version"
+    );
+
+    let ca = wire::CaConfig { force_rotate: 1, ..Default::default() };
+    let refused = CaConfig::try_from(ca).unwrap_err().to_string();
+    assert_eq!(refused, "force_rotate: rotations of the root certificate are not supported by this version");
 }
 
 #[test]
@@ -212,4 +108,28 @@ fn a_network_identifier_beyond_24_bits_is_refused() {
         ..Default::default()
     };
     assert_eq!(Network::try_from(network).unwrap_err().field(), "driver_state.options.vxlanid_list");
+}
+
+#[test]
+fn a_subnet_is_of_the_family_that_was_named() {
+    let refused =
+        network_refusal(|ipam| ipam.configs[0].family = wire::ipam_config::AddressFamily::Ipv6.into());
+    assert_eq!(refused, r#"ipam.configs[0].family has the value "6", expected that of the subnet, or none"#);
+}
+
+#[test]
+fn durations_that_nobody_can_reckon_with_are_refused() {
+    let read = |seconds, nanos| duration("delay", Some(prost_types::Duration { seconds, nanos }));
+    assert_eq!(duration("delay", None), Ok(None));
+    assert_eq!(read(1, 500_000_000), Ok(Some(Duration::from_millis(1500))));
+    for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, 0), (i64::MAX, 0), (0, 1_000_000_000)] {
+        let refused = read(seconds, nanos).unwrap_err().to_string();
+        assert!(refused.ends_with("expected 0 s to 10,000 years"), "{refused}");
+    }
+    let refused = service_refusal(|_, task| {
+        let grace = prost_types::Duration { seconds: i64::MIN, nanos: 0 };
+        let container = wire::ContainerSpec { stop_grace_period: Some(grace), ..Default::default() };
+        task.runtime = Some(wire::task_spec::Runtime::Container(container));
+    });
+    assert!(refused.starts_with("task.container.stop_grace_period"), "{refused}");
 }

@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use super::scalar::{
-    amount, amount_out, annotations_in, annotations_out, each, id, meta_in, meta_out, optional_duration_in,
-    parse, required,
+    amount, amount_out, annotations_in, annotations_out, duration, duration_out, each, id, meta_in, meta_out,
+    narrow, parse, required,
 };
 use super::{Error, Within};
 use crate::model::{
@@ -18,19 +18,16 @@ impl TryFrom<wire::Cluster> for Cluster {
 
     fn try_from(cluster: wire::Cluster) -> Result<Self, Error> {
         let pools = each("default_address_pool", cluster.default_address_pool, |pool| {
-            parse::<IpNet>("pool", &pool, "a subnet such as 10.0.0.0/8")
+            parse::<IpNet>("", &pool, "a subnet such as 10.0.0.0/8")
         })?;
-        let small = |field, value: u32, expected| Error::invalid(field, value, expected);
         Ok(Self {
             id: id("id", cluster.id)?,
             meta: meta_in(cluster.meta)?,
             spec: required("spec", cluster.spec)?.try_into().within("spec")?,
             root_ca: cluster.root_ca.unwrap_or_default().into(),
             default_address_pools: pools,
-            subnet_size: u8::try_from(cluster.subnet_size)
-                .map_err(|_| small("subnet_size", cluster.subnet_size, "a mask length"))?,
-            vxlan_port: u16::try_from(cluster.vxlan_udp_port)
-                .map_err(|_| small("vxlan_udp_port", cluster.vxlan_udp_port, "a port"))?,
+            subnet_size: narrow("subnet_size", cluster.subnet_size, "a mask length")?,
+            vxlan_port: narrow("vxlan_udp_port", cluster.vxlan_udp_port, "a port")?,
         })
     }
 }
@@ -79,10 +76,10 @@ impl From<&ClusterSpec> for wire::ClusterSpec {
             }),
             raft: Some(spec.raft.into()),
             dispatcher: Some(wire::DispatcherConfig {
-                heartbeat_period: super::scalar::duration_out(spec.dispatcher.heartbeat_period),
+                heartbeat_period: duration_out(spec.dispatcher.heartbeat_period),
             }),
             ca_config: Some(wire::CaConfig {
-                node_cert_expiry: super::scalar::duration_out(spec.ca.node_cert_expiry),
+                node_cert_expiry: duration_out(spec.ca.node_cert_expiry),
                 ..Default::default()
             }),
             task_defaults: Some(wire::TaskDefaults { log_driver }),
@@ -104,7 +101,7 @@ impl TryFrom<wire::DispatcherConfig> for DispatcherConfig {
     type Error = Error;
 
     fn try_from(config: wire::DispatcherConfig) -> Result<Self, Error> {
-        let period = optional_duration_in("heartbeat_period", config.heartbeat_period)?;
+        let period = duration("heartbeat_period", config.heartbeat_period)?;
         Ok(Self { heartbeat_period: period.unwrap_or(Self::default().heartbeat_period) })
     }
 }
@@ -116,7 +113,13 @@ impl TryFrom<wire::CaConfig> for CaConfig {
         if !config.external_cas.is_empty() {
             return Err(Error::unsupported("external_cas", "external certificate authorities"));
         }
-        let expiry = optional_duration_in("node_cert_expiry", config.node_cert_expiry)?;
+        let asks_for_rotation = !config.signing_ca_cert.is_empty()
+            || !config.signing_ca_key.is_empty()
+            || config.force_rotate > 0;
+        if asks_for_rotation {
+            return Err(Error::unsupported("force_rotate", "rotations of the root certificate"));
+        }
+        let expiry = duration("node_cert_expiry", config.node_cert_expiry)?;
         Ok(Self { node_cert_expiry: expiry.unwrap_or(Self::default().node_cert_expiry) })
     }
 }

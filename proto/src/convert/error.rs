@@ -35,7 +35,8 @@ impl Error {
     fn within(mut self, outer: &str) -> Self {
         match &mut self {
             Self::Missing { field } | Self::Invalid { field, .. } | Self::Unsupported { field, .. } => {
-                *field = format!("{outer}.{field}");
+                let inner = if field.is_empty() { String::new() } else { format!(".{field}") };
+                *field = format!("{outer}{inner}");
             }
         }
         self

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::enums::enum_in;
 use super::scalar::{
     annotations_in, annotations_out, each, id, meta_in, meta_out, parse, parse_optional, required,
 };
 use super::{Error, Within};
 use crate::model::{IpamConfig, Network, NetworkSpec, NetworkState, Subnet, VXLAN_ID_LIST};
-use crate::wire;
+use crate::wire::{self, ipam_config::AddressFamily};
 
 /// Largest VXLAN network identifier: 24 bits (RFC 7348, section 5).
 const VNI_MAX: u32 = (1 << 24) - 1;
@@ -82,8 +83,12 @@ impl From<&NetworkSpec> for wire::NetworkSpec {
 
 fn configs_in(ipam: Option<wire::IpamOptions>) -> Result<Vec<IpamConfig>, Error> {
     let ipam = ipam.unwrap_or_default();
-    if ipam.driver.is_some_and(|driver| !matches!(driver.name.as_str(), "" | "default")) {
+    let driver = ipam.driver.unwrap_or_default();
+    if !matches!(driver.name.as_str(), "" | "default") {
         return Err(Error::unsupported("driver.name", "address drivers other than \"default\""));
+    }
+    if !driver.options.is_empty() {
+        return Err(Error::unsupported("driver.options", "options of the address driver"));
     }
     each("configs", ipam.configs, IpamConfig::try_from)
 }
@@ -97,8 +102,13 @@ impl TryFrom<wire::IpamConfig> for IpamConfig {
     type Error = Error;
 
     fn try_from(config: wire::IpamConfig) -> Result<Self, Error> {
+        let subnet: IpNet = parse("subnet", &config.subnet, "a subnet such as 10.0.9.0/24")?;
+        let family = enum_in::<AddressFamily, AddressFamily>("family", config.family)?;
+        if family != AddressFamily::Unknown && family != family_of(&subnet) {
+            return Err(Error::invalid("family", config.family, "that of the subnet, or none"));
+        }
         Ok(Self {
-            subnet: parse("subnet", &config.subnet, "a subnet such as 10.0.9.0/24")?,
+            subnet,
             range: parse_optional("range", &config.range, "a subnet such as 10.0.9.128/25")?,
             gateway: parse_optional("gateway", &config.gateway, "an IP address")?,
             reserved: reserved_in(config.reserved)?,
@@ -135,10 +145,8 @@ fn config_out(
     gateway: Option<String>,
     reserved: &BTreeMap<String, IpAddr>,
 ) -> wire::IpamConfig {
-    use wire::ipam_config::AddressFamily;
-    let family = if subnet.addr().is_ipv4() { AddressFamily::Ipv4 } else { AddressFamily::Ipv6 };
     wire::IpamConfig {
-        family: family.into(),
+        family: family_of(subnet).into(),
         subnet: subnet.to_string(),
         range: range.map(ToString::to_string).unwrap_or_default(),
         gateway: gateway.unwrap_or_default(),
@@ -146,12 +154,16 @@ fn config_out(
     }
 }
 
+fn family_of(subnet: &IpNet) -> AddressFamily {
+    if subnet.addr().is_ipv4() { AddressFamily::Ipv4 } else { AddressFamily::Ipv6 }
+}
+
 fn reserved_in(reserved: BTreeMap<String, String>) -> Result<BTreeMap<String, IpAddr>, Error> {
-    let parsed = reserved.into_iter().map(|(name, addr)| {
-        let addr = parse(&format!("reserved.{name}"), &addr, "an IP address")?;
+    let read = |(name, addr): (String, String)| {
+        let addr = parse(&name, &addr, "an IP address").within("reserved")?;
         Ok((name, addr))
-    });
-    parsed.collect()
+    };
+    reserved.into_iter().map(read).collect()
 }
 
 fn state_in(driver: wire::Driver, ipam: Option<wire::IpamOptions>) -> Result<NetworkState, Error> {

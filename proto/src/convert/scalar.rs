@@ -1,11 +1,18 @@
-//! Fields that every object has: times, addresses, annotations.
+//! The small parts that messages are made of: ids, amounts, times, annotations, drivers.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use super::{Error, Within};
 use crate::model::{Annotations, Driver, Meta};
 use crate::wire;
+
+const NANOS: u32 = 1_000_000_000;
+/// 10,000 years of 365.25 days.
+const LONGEST_DURATION: Duration = Duration::from_secs(315_576_000_000);
+/// Seconds since 1970 that `google.protobuf.Timestamp` may hold: the years 1 to 9999.
+const TIMES: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T, Error> {
     value.ok_or_else(|| Error::missing(field))
@@ -32,24 +39,31 @@ pub(super) fn parse_optional<T: FromStr>(
     if value.is_empty() { Ok(None) } else { parse(field, value, expected).map(Some) }
 }
 
-pub(super) fn duration_in(field: &str, value: Option<prost_types::Duration>) -> Result<Duration, Error> {
-    optional_duration_in(field, value).map(Option::unwrap_or_default)
+/// A number that is wider on the wire than it can be.
+pub(super) fn narrow<T: TryFrom<u32>>(field: &str, value: u32, expected: &'static str) -> Result<T, Error> {
+    T::try_from(value).map_err(|_| Error::invalid(field, value, expected))
 }
 
-pub(super) fn optional_duration_in(
-    field: &str,
-    value: Option<prost_types::Duration>,
-) -> Result<Option<Duration>, Error> {
-    let Some(value) = value else { return Ok(None) };
-    let shown = format!("{}.{:09}s", value.seconds, value.nanos);
-    Duration::try_from(value)
-        .map(Some)
-        .map_err(|_| Error::invalid(field, shown, "a duration that is not negative"))
+/// Reads a duration, none if it is absent. Unlike the conversion of `prost_types` it holds for every input: that
+/// one overflows at the most negative number of seconds.
+///
+/// The longest is the protocol's (`google.protobuf.Duration`), so that a time of today plus any duration is a time.
+pub fn duration(field: &str, value: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
+    let Some(prost_types::Duration { seconds, nanos }) = value else { return Ok(None) };
+    let nanos_in = u32::try_from(nanos).ok().filter(|nanos| *nanos < NANOS);
+    let parts = u64::try_from(seconds).ok().zip(nanos_in);
+    let read = parts.map(|(seconds, nanos)| Duration::new(seconds, nanos));
+    let read = read.filter(|duration| *duration <= LONGEST_DURATION);
+    let refuse = || Error::invalid(field, format!("{seconds} s {nanos} ns"), "0 s to 10,000 years");
+    read.map(Some).ok_or_else(refuse)
+}
+
+pub(super) fn duration_or_zero(field: &str, value: Option<prost_types::Duration>) -> Result<Duration, Error> {
+    duration(field, value).map(Option::unwrap_or_default)
 }
 
 pub(super) fn duration_out(value: Duration) -> Option<prost_types::Duration> {
-    // Only durations of more than 292 billion years do not fit.
-    prost_types::Duration::try_from(value).ok()
+    prost_types::Duration::try_from(value.min(LONGEST_DURATION)).ok()
 }
 
 pub(super) fn time_in(
@@ -57,8 +71,10 @@ pub(super) fn time_in(
     value: Option<prost_types::Timestamp>,
 ) -> Result<Option<SystemTime>, Error> {
     let Some(value) = value else { return Ok(None) };
-    let seconds = value.seconds;
-    SystemTime::try_from(value).map(Some).map_err(|_| Error::invalid(field, seconds, "a time since 1970"))
+    let shown = format!("{} s {} ns since 1970", value.seconds, value.nanos);
+    let is_sound = TIMES.contains(&value.seconds) && (0..NANOS.cast_signed()).contains(&value.nanos);
+    let read = Some(value).filter(|_| is_sound).and_then(|value| SystemTime::try_from(value).ok());
+    read.map(Some).ok_or_else(|| Error::invalid(field, shown, "a time of the years 1 to 9999"))
 }
 
 pub(super) fn time_out(value: SystemTime) -> Option<prost_types::Timestamp> {
@@ -67,10 +83,12 @@ pub(super) fn time_out(value: SystemTime) -> Option<prost_types::Timestamp> {
 
 pub(super) fn meta_in(meta: Option<wire::Meta>) -> Result<Meta, Error> {
     let meta = meta.unwrap_or_default();
+    let created_at = time_in("created_at", meta.created_at).within("meta")?;
+    let updated_at = time_in("updated_at", meta.updated_at).within("meta")?;
     Ok(Meta {
         version: version_in(meta.version),
-        created_at: time_in("meta.created_at", meta.created_at)?.unwrap_or(SystemTime::UNIX_EPOCH),
-        updated_at: time_in("meta.updated_at", meta.updated_at)?.unwrap_or(SystemTime::UNIX_EPOCH),
+        created_at: created_at.unwrap_or(SystemTime::UNIX_EPOCH),
+        updated_at: updated_at.unwrap_or(SystemTime::UNIX_EPOCH),
     })
 }
 
@@ -120,7 +138,7 @@ impl From<&Driver> for wire::Driver {
     }
 }
 
-/// Converts each element, naming the one that is wrong.
+/// Converts each element, naming the one that is wrong. An element that has no fields has the empty name.
 pub(super) fn each<T, U>(
     field: &str,
     values: Vec<T>,

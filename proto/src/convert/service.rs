@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::enums::enum_in;
 use super::scalar::{
-    annotations_in, annotations_out, duration_in, duration_out, each, id, meta_in, meta_out,
-    optional_duration_in, parse, required, time_in, time_out, version_in, version_out,
+    annotations_in, annotations_out, duration, duration_or_zero, duration_out, each, id, meta_in, meta_out,
+    parse, required, time_in, time_out, version_in, version_out,
 };
 use super::{Error, Within};
 use crate::model::{
@@ -19,6 +19,7 @@ impl TryFrom<wire::Service> for Service {
     fn try_from(service: wire::Service) -> Result<Self, Error> {
         let previous =
             service.previous_spec.map(ServiceSpec::try_from).transpose().within("previous_spec")?;
+        let update = service.update_status.map(UpdateStatus::try_from).transpose().within("update_status")?;
         Ok(Self {
             id: id("id", service.id)?,
             meta: meta_in(service.meta)?,
@@ -26,7 +27,7 @@ impl TryFrom<wire::Service> for Service {
             spec_version: version_in(service.spec_version),
             previous_spec: previous.map(Arc::new),
             endpoint: service.endpoint.unwrap_or_default().try_into().within("endpoint")?,
-            update_status: service.update_status.map(UpdateStatus::try_from).transpose()?,
+            update_status: update,
             pending_delete: service.pending_delete,
         })
     }
@@ -157,10 +158,10 @@ impl TryFrom<wire::UpdateConfig> for UpdateConfig {
         if !(0.0..=1.0).contains(&config.max_failure_ratio) {
             return Err(Error::invalid("max_failure_ratio", config.max_failure_ratio, "0 to 1"));
         }
-        let monitor = optional_duration_in("monitor", config.monitor)?;
+        let monitor = duration("monitor", config.monitor)?;
         Ok(Self {
             parallelism: config.parallelism,
-            delay: duration_in("delay", config.delay)?,
+            delay: duration_or_zero("delay", config.delay)?,
             failure_action: enum_in::<wire::update_config::FailureAction, _>(
                 "failure_action",
                 config.failure_action,
@@ -190,9 +191,9 @@ impl TryFrom<wire::UpdateStatus> for UpdateStatus {
 
     fn try_from(status: wire::UpdateStatus) -> Result<Self, Error> {
         Ok(Self {
-            state: enum_in::<wire::update_status::UpdateState, _>("update_status.state", status.state)?,
-            started_at: time_in("update_status.started_at", status.started_at)?,
-            completed_at: time_in("update_status.completed_at", status.completed_at)?,
+            state: enum_in::<wire::update_status::UpdateState, _>("state", status.state)?,
+            started_at: time_in("started_at", status.started_at)?,
+            completed_at: time_in("completed_at", status.completed_at)?,
             message: status.message,
         })
     }

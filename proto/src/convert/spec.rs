@@ -1,9 +1,7 @@
 //! What tasks are made of.
 
 use super::enums::enum_in;
-use super::scalar::{
-    amount, amount_out, duration_in, duration_out, each, id, optional_duration_in, required,
-};
+use super::scalar::{amount, amount_out, duration, duration_or_zero, duration_out, each, id, required};
 use super::{Error, Within};
 use crate::model::{AttachmentConfig, Placement, Preference, Resources, RestartPolicy, TaskSpec};
 use crate::wire;
@@ -13,7 +11,9 @@ impl TryFrom<wire::TaskSpec> for TaskSpec {
 
     fn try_from(spec: wire::TaskSpec) -> Result<Self, Error> {
         let wire::task_spec::Runtime::Container(container) = required("container", spec.runtime)?;
+        check_times(&container).within("container")?;
         let resources = spec.resources.unwrap_or_default();
+        refuse_swap(&resources).within("resources")?;
         let restart = spec.restart.map(RestartPolicy::try_from).transpose().within("restart")?;
         Ok(Self {
             container,
@@ -46,6 +46,29 @@ impl From<&TaskSpec> for wire::TaskSpec {
     }
 }
 
+/// Managers and workers reckon with them; the rest of the container is judged by those who make one of it.
+fn check_times(container: &wire::ContainerSpec) -> Result<(), Error> {
+    duration("stop_grace_period", container.stop_grace_period)?;
+    let Some(health) = &container.healthcheck else { return Ok(()) };
+    let times = [
+        ("interval", health.interval),
+        ("timeout", health.timeout),
+        ("start_period", health.start_period),
+        ("start_interval", health.start_interval),
+    ];
+    times.into_iter().try_for_each(|(field, time)| duration(field, time).within("healthcheck").map(drop))
+}
+
+fn refuse_swap(resources: &wire::ResourceRequirements) -> Result<(), Error> {
+    if resources.swap_bytes.is_some() {
+        return Err(Error::unsupported("swap_bytes", "limits of swap"));
+    }
+    if resources.memory_swappiness.is_some() {
+        return Err(Error::unsupported("memory_swappiness", "settings of swap"));
+    }
+    Ok(())
+}
+
 fn resources_in(resources: Option<wire::Resources>) -> Result<Resources, Error> {
     let resources = resources.unwrap_or_default();
     if !resources.generic.is_empty() {
@@ -69,12 +92,12 @@ impl TryFrom<wire::RestartPolicy> for RestartPolicy {
     type Error = Error;
 
     fn try_from(policy: wire::RestartPolicy) -> Result<Self, Error> {
-        let delay = optional_duration_in("delay", policy.delay)?;
+        let delay = duration("delay", policy.delay)?;
         Ok(Self {
             condition: enum_in::<wire::restart_policy::RestartCondition, _>("condition", policy.condition)?,
             delay: delay.unwrap_or(Self::default().delay),
             max_attempts: policy.max_attempts,
-            window: duration_in("window", policy.window)?,
+            window: duration_or_zero("window", policy.window)?,
         })
     }
 }

@@ -110,7 +110,7 @@ impl TryFrom<wire::NetworkAttachment> for Attachment {
         Ok(Self {
             network: id("network.id", network.id)?,
             addresses: each("addresses", attachment.addresses, |address| {
-                parse("address", &address, "an IP address with mask length")
+                parse("", &address, "an IP address with mask length")
             })?,
             aliases: attachment.aliases,
             options: attachment.driver_attachment_opts,
