@@ -1,0 +1,67 @@
+use proptest::option;
+use proptest::prelude::*;
+use proto::model::*;
+
+use super::part::{amount, annotations, driver, duration, few, id, meta, net, text};
+
+prop_compose! {
+    pub fn cluster()(
+        id in id(),
+        meta in meta(),
+        spec in spec(),
+        root_ca in root_ca(),
+        default_address_pools in few(net()),
+        subnet_size: u8,
+        vxlan_port: u16,
+    ) -> Cluster {
+        Cluster { id, meta, spec, root_ca, default_address_pools, subnet_size, vxlan_port }
+    }
+}
+
+prop_compose! {
+    fn spec()(
+        annotations in annotations(),
+        task_history_retention_limit in amount(),
+        raft in raft(),
+        (heartbeat_period, node_cert_expiry) in (duration(), duration()),
+        default_log_driver in option::of(driver()),
+        auto_lock_managers: bool,
+    ) -> ClusterSpec {
+        ClusterSpec {
+            annotations,
+            orchestration: OrchestrationConfig { task_history_retention_limit },
+            raft,
+            dispatcher: DispatcherConfig { heartbeat_period },
+            ca: CaConfig { node_cert_expiry },
+            default_log_driver,
+            auto_lock_managers,
+        }
+    }
+}
+
+prop_compose! {
+    fn raft()(
+        snapshot_interval: u64,
+        keep_old_snapshots: u64,
+        log_entries_for_slow_followers: u64,
+        heartbeat_tick: u32,
+        election_tick: u32,
+    ) -> RaftConfig {
+        RaftConfig {
+            snapshot_interval, keep_old_snapshots, log_entries_for_slow_followers, heartbeat_tick, election_tick,
+        }
+    }
+}
+
+prop_compose! {
+    fn root_ca()(
+        key: Vec<u8>,
+        cert: Vec<u8>,
+        cert_digest in text(),
+        worker in text(),
+        manager in text(),
+    ) -> RootCa {
+        let join_tokens = JoinTokens { worker: Sensitive::new(worker), manager: Sensitive::new(manager) };
+        RootCa { key: Sensitive::new(key), cert, cert_digest, join_tokens }
+    }
+}
