@@ -1,8 +1,8 @@
 //! Numbers, names and types on the wire stay what they are.
 //!
-//! Docker's engines, other versions of ours and what managers have on disk rely on them. `interface.txt` is the record,
-//! one field, value or call a line, in any order. A line that has gone or changed breaks someone; a new one is added
-//! to the record by hand.
+//! Docker's engines, other versions of ours and what managers have on disk rely on them. `interface.txt` is
+//! the record, one field, value or call a line, in any order. A line that has gone or changed breaks someone;
+//! a new one is added to the record by hand.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;

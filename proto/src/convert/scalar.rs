@@ -44,10 +44,11 @@ pub(super) fn narrow<T: TryFrom<u32>>(field: &str, value: u32, expected: &'stati
     T::try_from(value).map_err(|_| Error::invalid(field, value, expected))
 }
 
-/// Reads a duration, none if it is absent. Unlike the conversion of `prost_types` it holds for every input: that
-/// one overflows at the most negative number of seconds.
+/// Reads a duration, none if it is absent. Unlike the conversion of `prost_types` it holds for every input:
+/// that one overflows at the most negative number of seconds.
 ///
-/// The longest is the protocol's (`google.protobuf.Duration`), so that a time of today plus any duration is a time.
+/// The longest is the protocol's (`google.protobuf.Duration`), so that a time of today plus any duration is a
+/// time.
 pub fn duration(field: &str, value: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
     let Some(prost_types::Duration { seconds, nanos }) = value else { return Ok(None) };
     let nanos_in = u32::try_from(nanos).ok().filter(|nanos| *nanos < NANOS);

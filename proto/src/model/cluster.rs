@@ -43,6 +43,7 @@ impl Default for OrchestrationConfig {
     }
 }
 
+/// Kept and shown; the store has settings of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftConfig {
     /// Log entries between snapshots.
@@ -79,6 +80,7 @@ impl Default for DispatcherConfig {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaConfig {
+    /// Life of a node's certificate.
     pub node_cert_expiry: Duration,
 }
 

@@ -1,7 +1,7 @@
 //! The objects that managers keep, as types that cannot hold nonsense.
 //!
-//! Specs are what users ask for; the rest of an object is what managers decided and nodes reported. Everything
-//! here is plain data: no I/O, no clock.
+//! Specs are what users ask for; the rest of an object is what managers decided and nodes reported.
+//! Everything here is plain data: no I/O, no clock.
 
 pub mod id;
 

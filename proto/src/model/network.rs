@@ -37,6 +37,7 @@ pub struct NetworkSpec {
     pub ipv6: bool,
     /// No way out of the network.
     pub internal: bool,
+    /// Containers that are no tasks may be attached to it.
     pub attachable: bool,
     /// Empty: the allocator chooses a subnet.
     pub ipam: Vec<IpamConfig>,

@@ -1,5 +1,6 @@
 //! Services: what shall run, and how tasks are made of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -127,18 +128,21 @@ pub enum Preference {
 pub struct AttachmentConfig {
     pub network: NetworkId,
     pub aliases: Vec<String>,
-    /// Addresses asked for.
+    /// Addresses asked for, as users write them.
     pub addresses: Vec<String>,
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpdateConfig {
     /// Slots updated at a time, 0: all.
     pub parallelism: u64,
+    /// How long a new task must have run before the next slot follows.
     pub delay: Duration,
     pub failure_action: FailureAction,
+    /// How long a new task is watched: one that ends sooner has failed.
     pub monitor: Duration,
+    /// Part of the slots that may fail, 0 to 1.
     pub max_failure_ratio: f32,
     pub order: UpdateOrder,
 }

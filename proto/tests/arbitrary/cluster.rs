@@ -48,7 +48,11 @@ prop_compose! {
         election_tick: u32,
     ) -> RaftConfig {
         RaftConfig {
-            snapshot_interval, keep_old_snapshots, log_entries_for_slow_followers, heartbeat_tick, election_tick,
+            snapshot_interval,
+            keep_old_snapshots,
+            log_entries_for_slow_followers,
+            heartbeat_tick,
+            election_tick,
         }
     }
 }

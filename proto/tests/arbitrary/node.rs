@@ -53,7 +53,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn status()(state in value::<wire::node_status::State, _>(), message in text(), addr in text()) -> NodeStatus {
+    fn status()(
+        state in value::<wire::node_status::State, _>(),
+        message in text(),
+        addr in text(),
+    ) -> NodeStatus {
         NodeStatus { state, message, addr }
     }
 }

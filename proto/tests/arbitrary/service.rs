@@ -27,13 +27,17 @@ prop_compose! {
     fn spec()(
         annotations in annotations(),
         task in task_spec(),
-        mode in prop_oneof![Just(Mode::Global), any::<u64>().prop_map(|replicas| Mode::Replicated { replicas })],
+        mode in mode(),
         update in update_config(),
         rollback in option::of(update_config()),
         endpoint in value::<wire::endpoint_spec::ResolutionMode, _>(),
     ) -> Arc<ServiceSpec> {
         Arc::new(ServiceSpec { annotations, task, mode, update, rollback, endpoint })
     }
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Global), any::<u64>().prop_map(|replicas| Mode::Replicated { replicas })]
 }
 
 prop_compose! {
@@ -47,7 +51,16 @@ prop_compose! {
         log_driver in option::of(driver()),
         force_update: u64,
     ) -> Arc<TaskSpec> {
-        Arc::new(TaskSpec { container, limits, reservations, restart, placement, networks, log_driver, force_update })
+        Arc::new(TaskSpec {
+            container,
+            limits,
+            reservations,
+            restart,
+            placement,
+            networks,
+            log_driver,
+            force_update,
+        })
     }
 }
 
@@ -61,7 +74,8 @@ prop_compose! {
         registry_auth in option::of(text()),
     ) -> wire::ContainerSpec {
         let stop_grace_period = stop_grace_period.map(|grace| grace.try_into().unwrap());
-        let pull_options = registry_auth.map(|registry_auth| wire::container_spec::PullOptions { registry_auth });
+        let pull_options =
+            registry_auth.map(|registry_auth| wire::container_spec::PullOptions { registry_auth });
         wire::ContainerSpec { image, args, labels, stop_grace_period, pull_options, ..Default::default() }
     }
 }

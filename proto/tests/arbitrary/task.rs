@@ -21,8 +21,20 @@ prop_compose! {
         (endpoint, log_driver) in (option::of(endpoint()), option::of(driver())),
     ) -> Task {
         Task {
-            id, meta, spec, spec_version, service, slot, node, annotations, service_annotations, status, desired,
-            attachments, endpoint, log_driver,
+            id,
+            meta,
+            spec,
+            spec_version,
+            service,
+            slot,
+            node,
+            annotations,
+            service_annotations,
+            status,
+            desired,
+            attachments,
+            endpoint,
+            log_driver,
         }
     }
 }
