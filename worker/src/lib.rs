@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proto::model::{NodeId, TaskState};
@@ -174,12 +173,12 @@ impl Worker {
 
     /// Reads the figures at any later time, for whoever does not own the worker.
     pub fn stats_reader(&self) -> impl Fn() -> Stats + Send + Sync + use<> {
-        let (roster, statuses) = (self.roster.clone(), self.statuses.clone());
-        let mended = self.networks.mended();
+        let (roster, statuses, networks) =
+            (self.roster.clone(), self.statuses.clone(), self.networks.clone());
         move || Stats {
             tasks: roster.borrow().len(),
             tasks_running: statuses.count(TaskState::Running),
-            network_mended: mended.load(Ordering::Relaxed),
+            network_mended: networks.mended(),
         }
     }
 

@@ -14,7 +14,7 @@ mod wish;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proto::model::{NodeId, TaskId};
 use proto::network::NetworkUpdate;
@@ -103,8 +103,8 @@ impl Networks {
     }
 
     /// Changes made so far by periodic passes that should have found nothing to do.
-    pub fn mended(&self) -> Arc<AtomicU64> {
-        self.mended.clone()
+    pub fn mended(&self) -> u64 {
+        self.mended.load(Ordering::Relaxed)
     }
 
     fn send(&self, request: Request) {
