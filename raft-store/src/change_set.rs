@@ -16,6 +16,7 @@ pub(crate) struct Proposal {
     pub(crate) at: SystemTime,
     /// Apply only as an entry of this term.
     pub(crate) term: Option<Term>,
+    /// Each of another object.
     pub(crate) writes: Vec<Write>,
     /// Objects that were read and must not have changed, with their versions.
     pub(crate) expected: Vec<(ObjectId, u64)>,

@@ -3,6 +3,7 @@
 pub(crate) mod raft;
 pub(crate) mod violation;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -123,12 +124,17 @@ pub(crate) fn decode_proposal(bytes: &[u8]) -> Result<Proposal, Malformed> {
     let message = wire::Proposal::decode(bytes).map_err(Malformed::bad)?;
     let at = message.at.ok_or(Malformed::missing("proposal.at"))?;
     let expected = message.expected.into_iter().map(|e| Ok((get_id(e.id)?, e.version)));
+    let writes: Vec<Write> = message.writes.into_iter().map(get_write).collect::<Result<_, _>>()?;
+    let mut ids = BTreeSet::new();
+    if !writes.iter().all(|write| ids.insert(write.id())) {
+        return Err(Malformed::bad("an object is written twice"));
+    }
     Ok(Proposal {
         id: get_proposal_id(&message.id)?,
         base: message.base,
         at: at.try_into().map_err(Malformed::bad)?,
         term: message.term.map(Term),
-        writes: message.writes.into_iter().map(get_write).collect::<Result<_, _>>()?,
+        writes,
         expected: expected.collect::<Result<_, Malformed>>()?,
     })
 }

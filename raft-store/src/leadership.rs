@@ -83,8 +83,7 @@ impl Observer {
             if shape(known) == shape(&members) {
                 return false;
             }
-            let addrs: Vec<String> = members.iter().map(|member| member.addr.clone()).collect();
-            self.peers.retain(&addrs);
+            self.peers.follow(&members);
             *known = members;
             true
         });

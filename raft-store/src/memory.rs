@@ -56,8 +56,9 @@ impl Memory {
         }
         let leading = self.leadership.borrow().leading;
         let position = Position { index, term: leading.unwrap_or_default() };
-        let (outcome, changes) = inner.state.apply(&proposal, position);
+        let (outcome, changes) = inner.state.apply(proposal, position);
         feed.publish(inner.state.tables.clone(), changes);
+        feed.announce();
         Ok(outcome)
     }
 

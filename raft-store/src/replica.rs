@@ -64,7 +64,7 @@ impl Replica {
             Payload::Normal(command) => {
                 // Another version of the program wrote it: going on without it would make this replica differ.
                 let proposal = decode_proposal(&command.0).map_err(io::Error::other)?;
-                inner.state.apply(&proposal, Position { index: id.index, term: term(&id) })
+                inner.state.apply(proposal, Position { index: id.index, term: term(&id) })
             }
             Payload::Blank => inner.nothing(id),
             Payload::Membership(members) => {
@@ -143,6 +143,7 @@ impl RaftStateMachine<Group> for Replica {
                 responder.send(outcome);
             }
         }
+        self.0.feed.announce();
         Ok(())
     }
 
@@ -163,6 +164,7 @@ impl RaftStateMachine<Group> for Replica {
         let changes = self.0.feed.view().diff(&state.tables);
         *inner = Inner { state, last: meta.last_log_id, members: meta.last_membership.clone() };
         self.publish(&inner, changes);
+        self.0.feed.announce();
         Ok(())
     }
 

@@ -141,7 +141,7 @@ impl Replicated {
 
     /// Sends the proposal to whoever leads until there is an answer. That is safe: the state machine applies it once.
     pub(crate) async fn propose(&self, proposal: &Proposal) -> Result<Outcome, Failure> {
-        let (command, _) = update::entry(proposal)?;
+        let command = update::entry(proposal)?.0;
         let deadline = Instant::now() + DEADLINE;
         let mut leadership = self.leadership.clone();
         let mut sent = false;

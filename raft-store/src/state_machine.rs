@@ -70,7 +70,7 @@ pub(crate) enum Outcome {
 }
 
 impl State {
-    pub(crate) fn apply(&mut self, proposal: &Proposal, at: Position) -> (Outcome, Vec<Change>) {
+    pub(crate) fn apply(&mut self, proposal: Proposal, at: Position) -> (Outcome, Vec<Change>) {
         let refused = |outcome| (outcome, Vec::new());
         self.tables.set_index(at.index);
         if let Some((index, answer)) = self.answered.find(proposal.id) {
@@ -85,18 +85,19 @@ impl State {
         if proposal.base < self.answered.horizon {
             return refused(Outcome::Forgotten { index: at.index });
         }
+        let id = proposal.id;
         let (outcome, changes) = self.decide(proposal, at);
         let applied = matches!(outcome, Outcome::Applied { .. });
-        self.answered.remember(at.index, Answer { id: proposal.id, applied });
+        self.answered.remember(at.index, Answer { id, applied });
         (outcome, changes)
     }
 
-    fn decide(&mut self, proposal: &Proposal, at: Position) -> (Outcome, Vec<Change>) {
+    fn decide(&mut self, proposal: Proposal, at: Position) -> (Outcome, Vec<Change>) {
         let refused = |outcome| (outcome, Vec::new());
         if proposal.term.is_some_and(|term| term != at.term) {
             return refused(Outcome::Deposed);
         }
-        if !self.versions_hold(proposal) {
+        if !self.versions_hold(&proposal) {
             return refused(Outcome::Conflict { index: at.index });
         }
         // The clone shares everything with the tables until it is written to, and is dropped on a violation.
@@ -124,20 +125,32 @@ impl State {
 
 /// First everything that changes is taken out, then it is put back in its new form: so the order of the writes does
 /// not matter, and an address may pass from one object to another in one change set.
-fn change(tables: &mut Tables, proposal: &Proposal, index: u64) -> Result<Vec<Change>, Violation> {
+fn change(tables: &mut Tables, proposal: Proposal, index: u64) -> Result<Vec<Change>, Violation> {
     let befores: Vec<Option<Object>> =
         proposal.writes.iter().map(|write| tables.remove(&write.id())).collect();
     let mut changes = Vec::with_capacity(befores.len());
-    for (write, before) in proposal.writes.iter().zip(befores) {
-        let after = match write {
-            Write::Create(object) | Write::Update(object) => {
-                let after = stamp(write, object, before.as_ref(), proposal, index)?;
-                tables.check_unique(&after)?;
-                tables.insert(after.clone(), before.as_ref());
-                Some(after)
+    for (write, before) in proposal.writes.into_iter().zip(befores) {
+        let after = match (write, &before) {
+            (Write::Create(object), Some(_)) => return Err(Violation::Exists { id: object.id() }),
+            (Write::Create(object), None) => Some(object.with_meta(Meta {
+                version: index,
+                created_at: proposal.at,
+                updated_at: proposal.at,
+            })),
+            (Write::Update(object), Some(before)) => {
+                check_transition(before, &object)?;
+                let created_at = before.meta().created_at;
+                Some(object.with_meta(Meta { version: index, created_at, updated_at: proposal.at }))
             }
-            Write::Remove { .. } => None,
+            (Write::Update(_), None) => {
+                unreachable!("its version was found to hold, and no object is written twice")
+            }
+            (Write::Remove { .. }, _) => None,
         };
+        if let Some(after) = &after {
+            tables.check_unique(after)?;
+            tables.insert(after.clone(), before.as_ref());
+        }
         changes.push(Change { before, after });
     }
     for change in &changes {
@@ -153,24 +166,6 @@ fn change(tables: &mut Tables, proposal: &Proposal, index: u64) -> Result<Vec<Ch
         }
     }
     Ok(changes)
-}
-
-fn stamp(
-    write: &Write,
-    object: &Object,
-    before: Option<&Object>,
-    proposal: &Proposal,
-    index: u64,
-) -> Result<Object, Violation> {
-    let created_at = match (write, before) {
-        (Write::Create(_), Some(_)) => return Err(Violation::Exists { id: object.id() }),
-        (_, Some(before)) => {
-            check_transition(before, object)?;
-            before.meta().created_at
-        }
-        (_, None) => proposal.at,
-    };
-    Ok(object.clone().with_meta(Meta { version: index, created_at, updated_at: proposal.at }))
 }
 
 impl Answered {

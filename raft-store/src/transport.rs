@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use proto::raft::raft_client::RaftClient;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 pub(crate) use self::client::Network;
 pub use self::server::Service;
+use crate::{Member, RaftId};
 
 /// The longest message: an append of one entry of the longest kind, and room for what is around it.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -37,29 +39,70 @@ pub(crate) enum Lane {
     Snapshot,
 }
 
+struct Line {
+    channel: Channel,
+    /// When the first of the messages was sent that were not answered.
+    waiting_since: Option<Instant>,
+}
+
+impl Line {
+    fn new(channel: Channel) -> Self {
+        Self { channel, waiting_since: None }
+    }
+}
+
 /// Connections to the other members.
 pub(crate) struct Peers {
     dial: Arc<dyn Dial>,
-    channels: Mutex<HashMap<(String, Lane), Channel>>,
+    lines: Mutex<HashMap<(String, Lane), Line>>,
+    /// Where the members listen now. Raft's own clients keep the address with which they were made.
+    addrs: Mutex<HashMap<RaftId, String>>,
 }
 
 impl Peers {
     pub(crate) fn new(dial: Arc<dyn Dial>) -> Self {
-        Self { dial, channels: Mutex::new(HashMap::new()) }
+        Self { dial, lines: Mutex::default(), addrs: Mutex::default() }
     }
 
     pub(crate) fn client(&self, addr: &str, lane: Lane) -> RaftClient<Channel> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = channels.entry((addr.into(), lane)).or_insert_with(|| self.dial.channel(addr)).clone();
+        let channel = self.with_line(addr, lane, |line| line.channel.clone());
         RaftClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Forgets the connections to members that are gone.
-    pub(crate) fn retain(&self, addrs: &[String]) {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.retain(|(addr, _), _| addrs.contains(addr));
+    /// Before something is sent that will be answered soon. A connection on which that has not happened for long is
+    /// replaced: after a cut, TCP may wait for minutes before it tries again.
+    fn expect(&self, addr: &str, lane: Lane) {
+        self.with_line(addr, lane, |line| {
+            if line.waiting_since.is_some_and(|since| since.elapsed() > SETUP_TIMEOUT) {
+                *line = Line::new(self.dial.channel(addr));
+            }
+            line.waiting_since.get_or_insert_with(Instant::now);
+        });
+    }
+
+    fn heard(&self, addr: &str, lane: Lane) {
+        self.with_line(addr, lane, |line| line.waiting_since = None);
+    }
+
+    fn with_line<T>(&self, addr: &str, lane: Lane, look: impl FnOnce(&mut Line) -> T) -> T {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        look(lines.entry((addr.into(), lane)).or_insert_with(|| Line::new(self.dial.channel(addr))))
+    }
+
+    /// The address of a member, or `known` as long as there is no news of it.
+    fn addr(&self, member: RaftId, known: &str) -> String {
+        let addrs = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        addrs.get(&member).map_or(known, String::as_str).into()
+    }
+
+    /// Follows the membership, and forgets the connections to those who are gone.
+    pub(crate) fn follow(&self, members: &[Member]) {
+        let addrs = members.iter().map(|member| (member.raft_id, member.addr.clone())).collect();
+        *self.addrs.lock().unwrap_or_else(PoisonError::into_inner) = addrs;
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|(addr, _), _| members.iter().any(|member| member.addr == *addr));
     }
 }
 

@@ -115,21 +115,25 @@ impl Feed {
 
     pub(crate) fn publish(&self, tables: Tables, changes: Vec<Change>) {
         let view = View::from(tables);
-        let index = view.index();
-        {
-            // The commit is sent under the lock, so that a new watch has it either in its view or in its queue.
-            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            *current = view.clone();
-            if !changes.is_empty() {
-                // An error means that nobody watches.
-                let _ = self.commits.send(Arc::new(Commit { index, view, changes }));
-            }
+        // The commit is sent under the lock, so that a new watch has it either in its view or in its queue.
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = view.clone();
+        if !changes.is_empty() {
+            // An error means that nobody watches.
+            let _ = self.commits.send(Arc::new(Commit { index: view.index(), view, changes }));
         }
-        self.applied.send_replace(index);
+    }
+
+    /// Wakes those who wait for an index. Once for many commits: they may be hundreds.
+    pub(crate) fn announce(&self) {
+        self.applied.send_replace(self.view().index());
     }
 
     /// Waits until the view includes `index`.
     pub(crate) async fn applied(&self, index: u64) {
+        if self.view().index() >= index {
+            return;
+        }
         // The sender is alive as long as `self` is.
         let _ = self.applied.subscribe().wait_for(|applied| *applied >= index).await;
     }

@@ -54,6 +54,7 @@ async fn when_the_leader_dies_writes_go_on() {
     let mut managers = group(dir.path(), &["a", "b", "c"]).await;
     create_node(&managers[1].store, "before").await;
     let dead = managers.remove(leader(&managers).await);
+    assert_eq!(dead.name, "a");
     let term = dead.store.leadership().borrow().leading.unwrap();
     dead.kill().await;
 
@@ -69,9 +70,14 @@ async fn when_the_leader_dies_writes_go_on() {
     let leading = managers[leader(&managers).await].store.leadership().borrow().leading.unwrap();
     assert!(leading > term);
 
-    // It comes back with what it had, and follows.
+    // It comes back at another address with what it had, and catches up once the others know where it is.
     let back = Manager::start(dir.path(), "a").await;
     has_node(&back.store, "before").await;
+    let raft_id = managers[0].store.membership().add("a".into(), back.addr.clone()).await.unwrap();
+    assert_eq!(raft_id, back.store.raft_id());
+    has_node(&back.store, "after-too").await;
+    assert_eq!(back.store.membership().members().len(), 3);
+    create_node(&back.store, "by-the-one-that-came-back").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

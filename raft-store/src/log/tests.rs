@@ -226,3 +226,18 @@ async fn many_appends_are_in_flight_at_once() {
     drop(log);
     assert_eq!(texts(&mut open(dir.path()).unwrap()).await.len(), 200);
 }
+
+#[tokio::test]
+async fn after_a_failed_write_nothing_more_is_written_and_what_was_durable_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path()).unwrap();
+    append(&mut log, vec![entry(1, 0, "a")]).await;
+    // The hard state cannot be replaced while something else has its temporary name.
+    std::fs::create_dir(dir.path().join("raft-state.tmp")).unwrap();
+    assert!(log.save_vote(&Vote::new(2, 7)).await.is_err());
+    assert_eq!(log.read_vote().await.unwrap(), None, "a vote counts once it is durable");
+    assert!(log.blocking_append(vec![entry(1, 1, "b")]).await.is_err());
+    drop(log);
+    std::fs::remove_dir(dir.path().join("raft-state.tmp")).unwrap();
+    assert_eq!(texts(&mut open(dir.path()).unwrap()).await, ["a"]);
+}

@@ -37,11 +37,17 @@ pub(crate) async fn lead(member: &Arc<Replicated>, change: Change) -> Result<Raf
 async fn add(member: &Replicated, node_id: NodeId, addr: String) -> Result<RaftId, Error> {
     let raft_id = identify(member, &node_id, &addr).await?;
     let metrics = member.metrics();
+    let address = Address { node_id: node_id.to_string(), addr: addr.clone() };
+    let known = metrics.membership_config.get_node(&raft_id);
+    if known.is_some_and(|known| *known != address) {
+        // The same member, as its id and log show, listens elsewhere now.
+        commit(member, ChangeMembers::SetNodes([(raft_id, address)].into())).await?;
+    } else if known.is_none() {
+        commit(member, ChangeMembers::AddNodes([(raft_id, address)].into())).await?;
+    }
     if voters(&metrics).contains(&raft_id) {
         return Ok(raft_id);
     }
-    let address = Address { node_id: node_id.to_string(), addr: addr.clone() };
-    commit(member, ChangeMembers::AddNodes([(raft_id, address)].into())).await?;
     if let Err(error) = caught_up(member, raft_id, addr).await {
         // It stays a learner, which costs nobody anything, if this manager does not lead any more.
         let _ = commit(member, ChangeMembers::RemoveNodes([raft_id].into())).await;

@@ -19,7 +19,7 @@ fn create(object: impl Into<Object>) -> Write {
 fn apply(state: &mut State, writes: Vec<Write>) -> Outcome {
     let base = state.tables.index();
     let proposal = proposal(rand::random(), base, writes);
-    state.apply(&proposal, Position { index: base + 1, term: Term(1) }).0
+    state.apply(proposal, Position { index: base + 1, term: Term(1) }).0
 }
 
 fn violation(state: &mut State, writes: Vec<Write>) -> Violation {
@@ -73,7 +73,7 @@ fn an_object_that_changed_since_it_was_read_is_a_conflict() {
     assert_eq!(apply(&mut state, vec![removal]), Outcome::Conflict { index: 4 });
     let mut depends = proposal(9, 4, vec![create(make::node("other"))]);
     depends.expected = vec![((&stale.id).into(), stale.meta.version)];
-    let answer = state.apply(&depends, Position { index: 5, term: Term(1) });
+    let answer = state.apply(depends, Position { index: 5, term: Term(1) });
     assert_eq!(answer, (Outcome::Conflict { index: 5 }, Vec::new()));
 }
 
@@ -182,26 +182,26 @@ fn a_proposal_that_comes_twice_is_applied_once() {
     let mut state = State::default();
     let first = proposal(7, 0, vec![create(make::node("a"))]);
     let at = |index| Position { index, term: Term(1) };
-    assert_eq!(state.apply(&first, at(1)).0, Outcome::Applied { index: 1 });
+    assert_eq!(state.apply(first.clone(), at(1)).0, Outcome::Applied { index: 1 });
     let removal = Write::Remove { id: ObjectId::Node("a".into()), version: 1 };
     assert_eq!(apply(&mut state, vec![removal]), Outcome::Applied { index: 2 });
-    assert_eq!(state.apply(&first, at(3)), (Outcome::Applied { index: 1 }, Vec::new()));
+    assert_eq!(state.apply(first.clone(), at(3)), (Outcome::Applied { index: 1 }, Vec::new()));
     assert_eq!(state.tables.nodes().count(), 0);
 
     // A refusal stays one, though the reason is gone.
     apply(&mut state, vec![create(make::node("a"))]);
     let refused = proposal(8, 4, vec![create(make::node("a"))]);
-    assert!(matches!(state.apply(&refused, at(5)).0, Outcome::Violated(_)));
+    assert!(matches!(state.apply(refused.clone(), at(5)).0, Outcome::Violated(_)));
     let removal = Write::Remove { id: ObjectId::Node("a".into()), version: 4 };
     apply(&mut state, vec![removal]);
-    assert_eq!(state.apply(&refused, at(7)).0, Outcome::Conflict { index: 7 });
+    assert_eq!(state.apply(refused.clone(), at(7)).0, Outcome::Conflict { index: 7 });
 
     // When it is forgotten, nobody knows.
     for _ in 0..REMEMBERED {
         apply(&mut state, vec![]);
     }
     let index = state.tables.index() + 1;
-    assert_eq!(state.apply(&first, at(index)).0, Outcome::Forgotten { index });
+    assert_eq!(state.apply(first.clone(), at(index)).0, Outcome::Forgotten { index });
 }
 
 #[test]
@@ -209,8 +209,8 @@ fn a_proposal_for_another_term_is_refused() {
     let mut state = State::default();
     let mut leaders = proposal(1, 0, vec![create(make::node("a"))]);
     leaders.term = Some(Term(4));
-    assert_eq!(state.apply(&leaders, Position { index: 1, term: Term(5) }).0, Outcome::Deposed);
+    assert_eq!(state.apply(leaders.clone(), Position { index: 1, term: Term(5) }).0, Outcome::Deposed);
     leaders.id = 2;
-    let answer = state.apply(&leaders, Position { index: 2, term: Term(4) }).0;
+    let answer = state.apply(leaders.clone(), Position { index: 2, term: Term(4) }).0;
     assert_eq!(answer, Outcome::Applied { index: 2 });
 }

@@ -86,7 +86,7 @@ fn apply(state: &mut State, steps: &[Step], index: u64) -> (Outcome, Vec<crate::
         writes: writes.into_values().collect(),
         expected: Vec::new(),
     };
-    state.apply(&proposal, Position { index, term: Term(1) })
+    state.apply(proposal, Position { index, term: Term(1) })
 }
 
 /// Made anew from nothing but the objects.

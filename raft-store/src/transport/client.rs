@@ -17,10 +17,12 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use proto::raft as wire;
+use proto::raft::raft_client::RaftClient;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use tonic::transport::Channel;
 
 use super::{Lane, Peers, SETUP_TIMEOUT};
 use crate::RaftId;
@@ -70,6 +72,7 @@ impl RaftNetworkFactory<Group> for Network {
 pub(crate) struct Peer {
     me: RaftId,
     target: RaftId,
+    /// Where it listened when this was made.
     addr: String,
     lane: Lane,
     peers: Arc<Peers>,
@@ -83,6 +86,16 @@ fn unreachable(error: impl std::error::Error + 'static) -> RPCError<Group> {
 }
 
 impl Peer {
+    fn client(&self, lane: Lane) -> RaftClient<Channel> {
+        let addr = self.now_at();
+        self.peers.expect(&addr, lane);
+        self.peers.client(&addr, lane)
+    }
+
+    fn now_at(&self) -> String {
+        self.peers.addr(self.target, &self.addr)
+    }
+
     fn late(&self, action: RPCTypes, after: Duration) -> RPCError<Group> {
         RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout: after })
     }
@@ -95,8 +108,9 @@ impl Peer {
             pre_vote,
             leadership_transfer: request.leadership_transfer,
         };
-        let response = self.peers.client(&self.addr, Lane::Control).vote(message).await;
+        let response = self.client(Lane::Control).vote(message).await;
         let response = response.map_err(unreachable)?.into_inner();
+        self.peers.heard(&self.now_at(), Lane::Control);
         let vote = get_vote(response.vote).map_err(unreachable)?;
         Ok(VoteResponse::new(vote, response.last.map(get_log_id), response.granted))
     }
@@ -111,7 +125,7 @@ impl Peer {
             count.fetch_add(1, Ordering::Relaxed);
             put_append(to, &request)
         });
-        let mut client = self.peers.client(&self.addr, self.lane);
+        let mut client = self.client(self.lane);
         let opened = timeout(SETUP_TIMEOUT, client.append(requests)).await;
         let opened = opened.map_err(|_| self.late(RPCTypes::AppendEntries, SETUP_TIMEOUT))?;
         Ok(Answers { stream: opened.map_err(unreachable)?.into_inner(), sent, received: 0 })
@@ -123,6 +137,7 @@ impl Peer {
             match timeout(STALL, answers.stream.message()).await {
                 Ok(Ok(Some(response))) => {
                     answers.received += 1;
+                    self.peers.heard(&self.now_at(), self.lane);
                     return Some(get_answer(response).map_err(unreachable));
                 }
                 Ok(Ok(None)) => return None,
@@ -146,7 +161,7 @@ impl Peer {
         let snapshots = self.snapshots.clone();
         let read =
             tokio::task::spawn_blocking(move || read_parts(&snapshots, &snapshot.snapshot, header, &parts));
-        let mut client = self.peers.client(&self.addr, Lane::Snapshot);
+        let mut client = self.client(Lane::Snapshot);
         let response = client.install_snapshot(ReceiverStream::new(receiver)).await;
         // The reader ends with the stream. If it failed, that is why the receiver did.
         match read.await {
@@ -155,6 +170,7 @@ impl Peer {
             Err(error) => return Err(unreachable(error).into()),
         }
         let response = response.map_err(unreachable)?.into_inner();
+        self.peers.heard(&self.now_at(), Lane::Snapshot);
         Ok(get_vote(response.vote).map_err(unreachable)?)
     }
 }
@@ -277,8 +293,9 @@ impl RaftNetworkV2<Group> for Peer {
             from: Some(put_vote(request.from_leader())),
             last: request.last_log_id().map(put_log_id),
         };
-        let response = self.peers.client(&self.addr, Lane::Control).transfer_leader(message).await;
+        let response = self.client(Lane::Control).transfer_leader(message).await;
         let refused = response.map_err(unreachable)?.into_inner().refused;
+        self.peers.heard(&self.now_at(), Lane::Control);
         if refused.is_empty() { Ok(Ok(())) } else { Err(unreachable(Status::aborted(refused))) }
     }
 }
