@@ -174,7 +174,7 @@ impl Store {
     /// change. The closure runs again if objects that it wrote changed meanwhile.
     ///
     /// # Errors
-    /// See [`UpdateError`]; but for `Unknown`, nothing was changed.
+    /// See [`UpdateError`]; but for `Unknown` and `Stopped`, nothing was changed.
     pub async fn update<T, E>(
         &self,
         change: impl FnMut(&mut Transaction) -> Result<T, E> + Send,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prost::bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::change_set::Proposal;
 use crate::codec;
@@ -11,6 +12,9 @@ use crate::{Store, Term, Transaction, Violation};
 
 /// Runs of the closure before an update gives up on conflicts.
 const ATTEMPTS: usize = 32;
+
+/// How long the leader's answer may be ahead of this manager's replica: it may have been cut off just then.
+const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Encoded, one entry. Bounds what a single write can cost everybody.
 pub(crate) const MAX_ENTRY_BYTES: usize = 4 << 20;
@@ -39,7 +43,8 @@ pub enum Error<E> {
     /// An object holds something that its wire form cannot: a mistake of the caller's.
     #[error("the change cannot be stored: {0}")]
     Unstorable(String),
-    #[error("the store is stopped")]
+    /// It may have been applied before that.
+    #[error("the store is stopped; the change may have been made or not")]
     Stopped,
 }
 
@@ -114,11 +119,15 @@ pub(crate) async fn update<T, E>(
         };
         match store.propose(proposal).await? {
             Outcome::Applied { index } => {
-                store.applied(index).await;
+                if timeout(CATCH_UP, store.applied(index)).await.is_err() {
+                    tracing::warn!(index, "the change is made, but this manager has not heard of it yet");
+                }
                 return Ok(value);
             }
             Outcome::Conflict { index } | Outcome::Forgotten { index } => {
-                store.applied(index).await;
+                if timeout(CATCH_UP, store.applied(index)).await.is_err() {
+                    return Err(Error::NoQuorum(CATCH_UP));
+                }
                 tokio::task::yield_now().await;
             }
             Outcome::Violated(violation) => return Err(Error::Violated(violation)),

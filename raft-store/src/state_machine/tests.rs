@@ -194,14 +194,14 @@ fn a_proposal_that_comes_twice_is_applied_once() {
     assert!(matches!(state.apply(refused.clone(), at(5)).0, Outcome::Violated(_)));
     let removal = Write::Remove { id: ObjectId::Node("a".into()), version: 4 };
     apply(&mut state, vec![removal]);
-    assert_eq!(state.apply(refused.clone(), at(7)).0, Outcome::Conflict { index: 7 });
+    assert_eq!(state.apply(refused, at(7)).0, Outcome::Conflict { index: 7 });
 
     // When it is forgotten, nobody knows.
     for _ in 0..REMEMBERED {
         apply(&mut state, vec![]);
     }
     let index = state.tables.index() + 1;
-    assert_eq!(state.apply(first.clone(), at(index)).0, Outcome::Forgotten { index });
+    assert_eq!(state.apply(first, at(index)).0, Outcome::Forgotten { index });
 }
 
 #[test]
@@ -211,6 +211,6 @@ fn a_proposal_for_another_term_is_refused() {
     leaders.term = Some(Term(4));
     assert_eq!(state.apply(leaders.clone(), Position { index: 1, term: Term(5) }).0, Outcome::Deposed);
     leaders.id = 2;
-    let answer = state.apply(leaders.clone(), Position { index: 2, term: Term(4) }).0;
+    let answer = state.apply(leaders, Position { index: 2, term: Term(4) }).0;
     assert_eq!(answer, Outcome::Applied { index: 2 });
 }

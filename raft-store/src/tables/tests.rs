@@ -137,7 +137,7 @@ fn assert_invariants(tables: &Tables) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn indexes_follow_the_objects_and_invariants_hold(

@@ -51,7 +51,8 @@ impl Manager {
         adjust(&mut options);
         let serve = async move {
             let store = Store::open(options).await.unwrap();
-            let incoming = TcpIncoming::from(TcpListener::from_std(listener).unwrap());
+            let incoming =
+                TcpIncoming::from(TcpListener::from_std(listener).unwrap()).with_nodelay(Some(true));
             let server = Server::builder().add_service(store.raft_service()).serve_with_incoming(incoming);
             (store, server)
         };

@@ -1,0 +1,88 @@
+//! Leaders are killed again and again while everybody writes.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use common::{Manager, bounded, create_node, eventually, group, leader, objects};
+use raft_store::{Options, Store, Transaction, UpdateError};
+use tokio_util::sync::CancellationToken;
+
+/// Acknowledged, and perhaps made, as the store told.
+#[derive(Default)]
+struct Answers {
+    made: BTreeSet<String>,
+    unknown: BTreeSet<String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_acknowledged_write_is_lost_and_no_refused_one_appears() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut managers = group(dir.path(), &["a", "b", "c"]).await;
+    let answers = Arc::new(Mutex::new(Answers::default()));
+    for _ in 0..3 {
+        let stop = CancellationToken::new();
+        let mut writers = tokio::task::JoinSet::new();
+        for manager in &managers {
+            for _ in 0..2 {
+                writers.spawn(write(manager.store.clone(), answers.clone(), stop.clone()));
+            }
+        }
+        let count = || answers.lock().unwrap().made.len();
+        let before = count();
+        eventually("some writes", || (count() > before + 20).then_some(())).await;
+        let dead = managers.remove(leader(&managers).await);
+        let (name, addr) = (dead.name.clone(), dead.addr.clone());
+        dead.kill().await;
+        let before = count();
+        eventually("writes without the dead leader", || (count() > before + 20).then_some(())).await;
+        stop.cancel();
+        bounded("the writers", writers.join_all()).await;
+        managers.push(Manager::start_with(dir.path(), &name, &addr, small).await);
+    }
+    create_node(&managers[0].store, "last").await;
+    let index = managers[0].store.view().index();
+    let answers = answers.lock().unwrap();
+    for manager in &managers {
+        let store = &manager.store;
+        eventually("everything is everywhere", || (store.view().index() >= index).then_some(())).await;
+        let view = store.view();
+        let there: BTreeSet<String> = view.nodes().map(|node| node.id.to_string()).collect();
+        assert_eq!(answers.made.difference(&there).next(), None, "lost on {}", manager.name);
+        let surprising =
+            |id: &&String| !answers.made.contains(*id) && !answers.unknown.contains(*id) && *id != "last";
+        assert_eq!(there.iter().find(surprising), None, "refused, yet there on {}", manager.name);
+    }
+    println!("{} writes, {} of unknown outcome", answers.made.len(), answers.unknown.len());
+}
+
+fn small(options: &mut Options) {
+    options.snapshot_interval = 50;
+    options.entries_for_slow_followers = 10;
+}
+
+async fn write(store: Store, answers: Arc<Mutex<Answers>>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let id = format!("{:032x}", rand::random::<u128>());
+        let create = |tx: &mut Transaction| {
+            tx.create(objects::node(&id));
+            Ok::<_, Infallible>(())
+        };
+        let answer = store.update(create).await;
+        let mut answers = answers.lock().unwrap();
+        match answer {
+            Ok(()) => answers.made.insert(id),
+            // The store of a manager that was killed has no runtime any more.
+            Err(UpdateError::Unknown(_) | UpdateError::Stopped) => {
+                answers.unknown.insert(id);
+                break;
+            }
+            Err(UpdateError::NoQuorum(_)) => false,
+            Err(error) => panic!("{error}"),
+        };
+    }
+}
