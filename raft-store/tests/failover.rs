@@ -46,11 +46,12 @@ async fn no_acknowledged_write_is_lost_and_no_refused_one_appears() {
     }
     create_node(&managers[0].store, "last").await;
     let index = managers[0].store.view().index();
+    for manager in &managers {
+        bounded("everything is everywhere", manager.store.applied(index)).await;
+    }
     let answers = answers.lock().unwrap();
     for manager in &managers {
-        let store = &manager.store;
-        eventually("everything is everywhere", || (store.view().index() >= index).then_some(())).await;
-        let view = store.view();
+        let view = manager.store.view();
         let there: BTreeSet<String> = view.nodes().map(|node| node.id.to_string()).collect();
         assert_eq!(answers.made.difference(&there).next(), None, "lost on {}", manager.name);
         let surprising =
