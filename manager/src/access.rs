@@ -27,13 +27,20 @@ pub enum Denied {
     ForeignCluster { node: NodeId, theirs: ClusterId },
     #[error("node {0} is not part of this swarm: it was removed")]
     Removed(NodeId),
+    #[error(
+        "this manager does not know node {0}, but it may not have caught up with the others: ask another one"
+    )]
+    Unknown(NodeId),
 }
 
 impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
         let code = match denied {
             Denied::UnknownCall { .. } => Code::Unimplemented,
-            _ => Code::PermissionDenied,
+            Denied::Unknown(_) => Code::Unavailable,
+            Denied::Role { .. } | Denied::ForeignCluster { .. } | Denied::Removed(_) => {
+                Code::PermissionDenied
+            }
         };
         Self::new(code, denied.to_string())
     }

@@ -33,10 +33,21 @@ impl Guard {
 
     async fn admit(&self, path: &str, peer: &Peer) -> Result<(), Denied> {
         let rule = check(path, peer, &self.cluster)?;
-        match peer {
-            Peer::Node { id, .. } if rule.known => check_member(path, rule, id, self.role_in_store(id).await),
-            _ => Ok(()),
+        let Peer::Node { id, .. } = peer else { return Ok(()) };
+        if !rule.known {
+            return Ok(());
         }
+        let role = self.role_in_store(id).await;
+        if role.is_none() && !self.is_current() {
+            return Err(Denied::Unknown(id.clone()));
+        }
+        check_member(path, rule, id, role)
+    }
+
+    /// Whether what is not in the replica is not in the swarm: a manager that hears no leader, or has nothing
+    /// yet, cannot tell. A node that is told it was removed believes it.
+    fn is_current(&self) -> bool {
+        self.store.view().cluster().is_some() && self.store.leadership().borrow().leader.is_some()
     }
 
     async fn role_in_store(&self, node: &NodeId) -> Option<Role> {

@@ -9,6 +9,7 @@ use proto::network::directory_client::DirectoryClient;
 use proto::wire::ca_client::CaClient;
 use proto::wire::control_client::ControlClient;
 use proto::wire::{GetRootCaCertificateRequest, ListNodesRequest};
+use raft_store::Leadership;
 use tonic::Code;
 
 use crate::fixtures::{manager, node, node_id, put, remove};
@@ -103,7 +104,12 @@ async fn a_removed_or_demoted_nodes_certificate_opens_nothing() {
     let refused = control.list_nodes(ListNodesRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     remove(&swarm.store, node_id(1)).await;
+    // A manager that hears no leader cannot tell.
+    let unknown = control.list_nodes(ListNodesRequest::default()).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::Unavailable);
+    swarm.store.set_leadership(Leadership { leading: None, leader: Some(9) });
     let refused = control.list_nodes(ListNodesRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
     assert_eq!(refused.message(), "node node1 is not part of this swarm: it was removed");
     swarm.stop().await;
 }
