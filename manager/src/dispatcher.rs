@@ -29,6 +29,7 @@ use tonic::{Request, Response, Status};
 
 use crate::fanout::{Hub, Pace};
 use crate::liveness::Liveness;
+use crate::managers::Managers;
 use crate::peers;
 
 pub use sessions::Sessions;
@@ -106,7 +107,7 @@ impl wire::dispatcher_server::Dispatcher for Dispatcher {
         session::register(&self.store, &session, &description, addr).await?;
         tracing::info!(%node, session = session.id(), "a node has opened a session");
         let marks = self.about_nodes.subscribe(node, session::Marks);
-        Ok(Response::new(Box::pin(messages::stream(session, marks))))
+        Ok(Response::new(Box::pin(messages::stream(session, marks, Managers::of(&self.store)))))
     }
 
     async fn heartbeat(

@@ -1,11 +1,12 @@
-//! Who the managers are, and what is known of them at this moment.
+//! Who the managers are: the members of the Raft group, as this one knows them.
 //!
-//! The list is the one in the store: a node with a `manager` status is a member of the Raft group. Who leads and who
-//! is reached is known to Raft alone and kept nowhere.
+//! A node's `manager` status is for people to read; where requests go is decided by the group itself. Only members
+//! with a vote count: a learner's replica may still be empty.
 
-use proto::model::{ManagerStatus, Node, NodeId};
+use proto::model::NodeId;
 use proto::wire::{Peer, WeightedPeer};
-use raft_store::{Member, Store, Tables};
+use raft_store::{Member, Store};
+use tokio::sync::watch;
 
 /// Docker's: every manager serves nodes alike.
 const WEIGHT: i64 = 8;
@@ -23,31 +24,35 @@ impl Managers {
     /// Where the leader is reached; none if there is none or nobody knows.
     pub fn leader_addr(&self) -> Option<String> {
         let leader = self.store.leadership().borrow().leader?;
-        let view = self.store.view();
-        members(&view).find(|(_, manager)| manager.raft_id == leader).map(|(_, manager)| manager.addr.clone())
+        let members = self.store.membership().members();
+        members.into_iter().find(|member| member.raft_id == leader).map(|member| member.addr)
     }
 
     /// Where the managers but `own` are reached.
     pub fn other_addrs(&self, own: &NodeId) -> Vec<String> {
-        let view = self.store.view();
-        members(&view).filter(|(node, _)| node.id != *own).map(|(_, manager)| manager.addr.clone()).collect()
+        let others = self.voters().filter(|member| member.node_id != *own);
+        others.map(|member| member.addr).collect()
+    }
+
+    /// As nodes are told of them.
+    pub fn weighted_peers(&self) -> Vec<WeightedPeer> {
+        let peer = |member: Member| WeightedPeer {
+            peer: Some(Peer { node_id: member.node_id.to_string(), addr: member.addr }),
+            weight: WEIGHT,
+        };
+        self.voters().map(peer).collect()
     }
 
     /// The members as the leader sees them, or, where it cannot be asked, as this manager does.
     pub async fn status(&self) -> Vec<Member> {
         self.store.membership().status().await
     }
-}
 
-/// As nodes are told of them.
-pub fn weighted_peers(tables: &Tables) -> Vec<WeightedPeer> {
-    let peer = |(node, manager): (&Node, &ManagerStatus)| WeightedPeer {
-        peer: Some(Peer { node_id: node.id.to_string(), addr: manager.addr.clone() }),
-        weight: WEIGHT,
-    };
-    members(tables).map(peer).collect()
-}
+    pub fn watch(&self) -> watch::Receiver<Vec<Member>> {
+        self.store.membership().watch()
+    }
 
-fn members(tables: &Tables) -> impl Iterator<Item = (&Node, &ManagerStatus)> {
-    tables.nodes().filter_map(|node| Some((&**node, node.manager.as_ref()?)))
+    fn voters(&self) -> impl Iterator<Item = Member> + use<> {
+        self.store.membership().members().into_iter().filter(|member| member.voter)
+    }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use proto::convert::Within;
-use proto::model::{Membership, Node, NodeId, NodeSpec, NodeState, Role, Task, TaskState, TaskStatus};
+use proto::model::{
+    Membership, Node, NodeId, NodeSpec, NodeState, Reachability, Role, Task, TaskState, TaskStatus,
+};
 use proto::wire::{
     self, GetNodeRequest, GetNodeResponse, ListNodesRequest, ListNodesResponse, RemoveNodeRequest,
     RemoveNodeResponse, UpdateNodeRequest, UpdateNodeResponse,
@@ -45,11 +47,12 @@ fn admits(filters: &wire::list_nodes_request::Filters, node: &Node) -> bool {
 /// With what is only known at this moment: who leads, and who is reached.
 fn shown(members: &[Member], node: &Node) -> wire::Node {
     let mut shown = wire::Node::from(node);
-    if let Some(status) = &mut shown.manager_status
-        && let Some(member) = members.iter().find(|member| member.raft_id == status.raft_id)
-    {
-        status.leader = member.leader;
-        status.reachability = wire::raft_member_status::Reachability::from(member.reachability).into();
+    if let Some(status) = &mut shown.manager_status {
+        let member = members.iter().find(|member| member.raft_id == status.raft_id);
+        // One that left the group without a word is nobody whom the others reach.
+        let reachability = member.map_or(Reachability::Unreachable, |member| member.reachability);
+        status.leader = member.is_some_and(|member| member.leader);
+        status.reachability = wire::raft_member_status::Reachability::from(reachability).into();
     }
     shown
 }

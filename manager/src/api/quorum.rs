@@ -1,24 +1,24 @@
 //! Whether the managers can spare one of themselves.
 
-use proto::model::{Node, Reachability, Role};
+use proto::model::{Node, NodeId, Reachability, Role};
 use raft_store::{Member, Tables};
 
 use crate::error::Error;
 
-/// Refuses a demotion after which the managers could decide nothing.
+/// Refuses a demotion after which the managers could decide nothing. `members` are those of the Raft group.
 pub fn check_demotion(tables: &Tables, node: &Node, members: &[Member]) -> Result<(), Error> {
-    let others: Vec<_> = tables
-        .nodes()
-        .filter(|other| other.spec.desired_role == Role::Manager && other.id != node.id)
-        .collect();
-    if others.is_empty() {
+    let stays = |other: &NodeId| {
+        let desired = tables.node(other).map(|other| other.spec.desired_role);
+        *other != node.id && desired == Some(Role::Manager)
+    };
+    if !tables.nodes().any(|other| stays(&other.id)) {
         let last = format!("node {} is the last manager of the swarm: promote another node first", node.id);
         return Err(Error::Precondition(last));
     }
-    let reachable = others.iter().filter_map(|other| other.manager.as_ref());
-    let reachable = reachable.filter(|manager| is_reachable(members, manager.raft_id)).count();
     // Managers that have not joined the group yet have no vote in it either.
-    let voters = others.iter().filter(|other| other.manager.is_some()).count();
+    let voters = || members.iter().filter(|member| member.voter && stays(&member.node_id));
+    let reachable = voters().filter(|member| member.reachability != Reachability::Unreachable).count();
+    let voters = voters().count();
     if holds_quorum(reachable, voters) {
         return Ok(());
     }
@@ -27,11 +27,6 @@ pub fn check_demotion(tables: &Tables, node: &Node, members: &[Member]) -> Resul
          managers back first",
         node.id
     )))
-}
-
-fn is_reachable(members: &[Member], raft_id: u64) -> bool {
-    let member = members.iter().find(|member| member.raft_id == raft_id);
-    member.is_none_or(|member| member.reachability != Reachability::Unreachable)
 }
 
 const fn holds_quorum(reachable: usize, voters: usize) -> bool {

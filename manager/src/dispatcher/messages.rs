@@ -9,20 +9,23 @@ use tonic::Status;
 use super::session::Marks;
 use super::sessions::Session;
 use crate::fanout::Subscription;
-use crate::managers::weighted_peers;
+use crate::managers::Managers;
 
 /// Sends a message at once and whenever its content has changed. Ends with an error that says why.
 pub fn stream(
     session: Session,
     subscription: Subscription<Marks>,
+    managers: Managers,
 ) -> impl Stream<Item = Result<SessionMessage, Status>> + Send {
     async_stream::stream! {
         let mut last = None;
+        let mut group = managers.watch();
         loop {
+            group.mark_unchanged();
             let view = subscription.read(|view, _| view);
             let message = match view.node(session.node()) {
                 Some(node) if node.status.state != NodeState::Down => {
-                    message(&view, &session, node)
+                    message(&view, &session, node, &managers)
                 }
                 Some(_) => {
                     yield Err(Status::unavailable("the node was silent and counts as down: register again"));
@@ -39,6 +42,7 @@ pub fn stream(
             }
             tokio::select! {
                 () = subscription.changed() => {}
+                Ok(()) = group.changed() => {}
                 () = session.ended() => {
                     yield Err(Status::aborted("the session has ended here: register again"));
                     return;
@@ -48,14 +52,14 @@ pub fn stream(
     }
 }
 
-fn message(tables: &Tables, session: &Session, node: &Node) -> SessionMessage {
+fn message(tables: &Tables, session: &Session, node: &Node, managers: &Managers) -> SessionMessage {
     let mut node = wire::Node::from(node);
     // Changes with every write to the node, also with those that say nothing new to it.
     node.meta = None;
     SessionMessage {
         session_id: session.id().to_owned(),
         node: Some(node),
-        managers: weighted_peers(tables),
+        managers: managers.weighted_peers(),
         network_bootstrap_keys: Vec::new(),
         root_ca: tables.cluster().map(|cluster| cluster.root_ca.cert.clone()).unwrap_or_default(),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use proto::convert::Within;
-use proto::model::{ManagerStatus, Node, NodeDescription, NodeId, NodeState};
+use proto::model::{Node, NodeDescription, NodeId, NodeState, VTEP_LABEL};
 use proto::wire::SessionRequest;
 use raft_store::{Commit, Object, Store};
 use tonic::Status;
@@ -21,6 +21,12 @@ pub fn description(request: SessionRequest) -> Result<NodeDescription, Error> {
     limits::length("description.hostname", &description.hostname)?;
     limits::map("description.engine.labels", &description.engine.labels)?;
     limits::count("description.engine.plugins", description.engine.plugins.len())?;
+    if let Some(vtep) = description.engine.labels.get(VTEP_LABEL)
+        && vtep.parse::<IpAddr>().is_err()
+    {
+        let field = format!("description.engine.labels[{VTEP_LABEL}]");
+        return Err(Error::invalid(field, vtep, "an IP address is needed"));
+    }
     Ok(description)
 }
 
@@ -40,7 +46,7 @@ pub async fn register(
         node.description = Some(description.clone());
         node.status.state = NodeState::Ready;
         node.status.message = format!("session {}", session.id());
-        if let Some(addr) = addr {
+        if let Some(addr) = reached_at(known, addr) {
             node.status.addr = addr.to_string();
         }
         tx.update(node);
@@ -49,13 +55,23 @@ pub async fn register(
     updated.await.map_err(status)
 }
 
+/// Where other nodes reach this one. A manager that came by way of the loopback device is where it advertises itself.
+fn reached_at(node: &Node, seen: Option<IpAddr>) -> Option<IpAddr> {
+    let seen = seen?;
+    let advertised = || {
+        let (host, _) = node.manager.as_ref()?.addr.rsplit_once(':')?;
+        host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    };
+    if seen.is_loopback() { advertised().or(Some(seen)) } else { Some(seen) }
+}
+
 /// That what the session's stream tells may have changed. What it tells is read from the store each time.
 #[derive(Debug)]
 pub struct Marks;
 
 pub struct Touched {
     nodes: BTreeSet<NodeId>,
-    /// The root certificate or the managers, which every node is told.
+    /// The root certificate, which every node is told.
     everybody: bool,
 }
 
@@ -68,7 +84,6 @@ impl fanout::Marks for Marks {
             match change.object() {
                 Object::Node(node) => {
                     touched.nodes.insert(node.id.clone());
-                    touched.everybody |= manager(&change.before) != manager(&change.after);
                 }
                 Object::Cluster(_) => touched.everybody = true,
                 Object::Service(_) | Object::Task(_) | Object::Network(_) => {}
@@ -84,6 +99,29 @@ impl fanout::Marks for Marks {
     fn mark_all(&mut self) {}
 }
 
-fn manager(object: &Option<Object>) -> Option<&ManagerStatus> {
-    object.as_ref()?.as_node()?.manager.as_ref()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{manager, node};
+
+    #[test]
+    fn a_manager_on_the_loopback_device_is_where_it_advertises_itself() {
+        let loopback = Some(IpAddr::from([127, 0, 0, 1]));
+        let elsewhere = Some(IpAddr::from([192, 0, 2, 9]));
+        let manager = manager(1, "192.0.2.1:2377");
+        assert_eq!(reached_at(&manager, loopback), Some(IpAddr::from([192, 0, 2, 1])));
+        assert_eq!(reached_at(&manager, elsewhere), elsewhere);
+        assert_eq!(reached_at(&node(1), loopback), loopback);
+    }
+
+    #[test]
+    fn the_address_of_the_tunnel_must_be_one() {
+        let engine = proto::wire::EngineDescription {
+            labels: [(VTEP_LABEL.to_owned(), "eth0".to_owned())].into(),
+            ..Default::default()
+        };
+        let named = proto::wire::NodeDescription { engine: Some(engine), ..Default::default() };
+        let refused = description(SessionRequest { description: Some(named), ..Default::default() });
+        assert!(refused.unwrap_err().to_string().contains("\"eth0\": an IP address is needed"));
+    }
 }

@@ -66,7 +66,7 @@ async fn the_last_manager_stays_one() {
     let index = swarm.store.view().index();
     let early = update_node(&mut control, "node2", demote).await;
     refused(&swarm, index, early, Code::FailedPrecondition, "no majority");
-    put(&swarm.store, [manager(1, "192.0.2.1:2377")]).await;
+    swarm.store.membership().add(node_id(1), "192.0.2.1:2377".into()).await.unwrap();
     update_node(&mut control, "node2", demote).await.unwrap();
     let drain = |spec: &mut wire::NodeSpec| {
         spec.availability = wire::node_spec::Availability::Drain.into();
