@@ -51,8 +51,10 @@ impl Error {
 
     pub const fn code(&self) -> Code {
         match self {
-            Self::Malformed(_) | Self::Invalid { .. } | Self::Refused { .. } => Code::InvalidArgument,
-            Self::Unsupported { .. } => Code::Unimplemented,
+            // `Unimplemented` would mean that the call is unknown; it is the value that is.
+            Self::Malformed(_) | Self::Invalid { .. } | Self::Refused { .. } | Self::Unsupported { .. } => {
+                Code::InvalidArgument
+            }
             Self::NotFound { .. } => Code::NotFound,
             Self::Exists { .. } => Code::AlreadyExists,
             Self::OutOfSequence { .. } => Code::Aborted,

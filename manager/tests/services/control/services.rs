@@ -66,7 +66,7 @@ async fn bad_services_are_refused() {
         ),
         (
             with(&|s| container(s).secrets.push(wire::SecretReference::default())),
-            Code::Unimplemented,
+            Code::InvalidArgument,
             "secrets are not supported",
         ),
         (
