@@ -12,7 +12,7 @@ use raft_store::{Object, RaftId};
 use crate::api::validate_subnet;
 use crate::error::Error;
 
-/// The only name that the cluster object has.
+/// What a cluster is called unless it is named.
 pub const DEFAULT_NAME: &str = "default";
 /// RFC 7348, section 8.
 pub const DEFAULT_VXLAN_PORT: u16 = 4789;
@@ -101,12 +101,10 @@ pub fn create(init: Init<'_>) -> Result<Vec<Object>, Error> {
         cert_digest: format!("sha256:{digest}"),
         join_tokens: JoinTokens { worker: token()?, manager: token()? },
     };
-    let mut spec = init.spec;
-    spec.annotations.name = DEFAULT_NAME.into();
     let cluster = Cluster {
         id: init.cluster,
         meta: Default::default(),
-        spec,
+        spec: init.spec,
         root_ca,
         default_address_pools: init.network.pools,
         subnet_size: init.network.subnet_size,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use identity::{JoinToken, RootDigest};
 use proto::convert::Within;
-use proto::model::{Cluster, ClusterSpec, Sensitive};
+use proto::model::{Cluster, ClusterSpec, RaftConfig, Sensitive};
 use proto::wire::{
     self, GetClusterRequest, GetClusterResponse, KeyRotation, ListClustersRequest, ListClustersResponse,
     UpdateClusterRequest, UpdateClusterResponse,
@@ -15,6 +15,7 @@ use tonic::Status;
 
 use super::filter::common;
 use super::{Control, limits, validate};
+use crate::cluster::DEFAULT_NAME;
 use crate::error::{Error, status};
 
 /// Docker's.
@@ -83,7 +84,10 @@ pub fn validate(spec: Option<wire::ClusterSpec>) -> Result<ClusterSpec, Error> {
     }) {
         return Err(Error::unsupported("spec.ca_config", "rotations of the root certificate"));
     }
-    let spec = ClusterSpec::try_from(spec).within("spec")?;
+    let mut spec = ClusterSpec::try_from(spec).within("spec")?;
+    if spec.annotations.name.is_empty() {
+        spec.annotations.name = DEFAULT_NAME.into();
+    }
     validate::object_name("spec.annotations.name", &spec.annotations.name)?;
     validate::labels("spec.annotations", &spec.annotations)?;
     if spec.auto_lock_managers {
@@ -98,7 +102,21 @@ pub fn validate(spec: Option<wire::ClusterSpec>) -> Result<ClusterSpec, Error> {
     between("spec.dispatcher.heartbeat_period", spec.dispatcher.heartbeat_period, heartbeat)?;
     let certificate = SHORTEST_CERTIFICATE..=LONGEST_CERTIFICATE;
     between("spec.ca_config.node_cert_expiry", spec.ca.node_cert_expiry, certificate)?;
+    raft("spec.raft", spec.raft)?;
     Ok(spec)
+}
+
+fn raft(field: &str, config: RaftConfig) -> Result<(), Error> {
+    let positive =
+        [("snapshot_interval", config.snapshot_interval), ("heartbeat_tick", config.heartbeat_tick.into())];
+    if let Some((name, value)) = positive.into_iter().find(|(_, value)| *value == 0) {
+        return Err(Error::invalid(format!("{field}.{name}"), value, "1 or more is needed"));
+    }
+    if config.election_tick <= config.heartbeat_tick {
+        let remedy = format!("more than heartbeat_tick, which is {}, is needed", config.heartbeat_tick);
+        return Err(Error::invalid(format!("{field}.election_tick"), config.election_tick, remedy));
+    }
+    Ok(())
 }
 
 fn between(field: &str, value: Duration, allowed: std::ops::RangeInclusive<Duration>) -> Result<(), Error> {
