@@ -231,7 +231,7 @@ proptest! {
     /// Whenever each node is told, it ends up with the whole, and never hears of another network.
     #[test]
     fn differences_add_up_to_the_whole(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let store = store().await;
             put(&store, [node(1), node(2), node(3)]).await;
