@@ -173,8 +173,11 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Another task at the place, which starts when it may.
+    /// Another task at the place, as soon as there may be one, which starts when it may.
     fn replace(&mut self, place: &Place, cell: &Cell<'a>) {
+        if let Some(at) = restart::creation_of_new(self.service, cell).filter(|at| *at > self.now) {
+            return self.plan.wake_at(at);
+        }
         let at = restart::start_of_new(self.view, self.service, cell, &self.told, self.now);
         self.create(place, if at <= self.now { TaskState::Running } else { TaskState::Ready });
     }

@@ -2,7 +2,8 @@
 //!
 //! The restart policy judges tasks that ended by themselves; one that was lost with its node, or that we stopped, is
 //! always replaced, and at once. The new task is created immediately and is `Ready` until its time has come, so that
-//! image and network are prepared meanwhile.
+//! image and network are prepared meanwhile. After a task that was rejected, which is to say that the preparation itself
+//! failed, the delay comes before the new task is created: it would be prepared, and rejected, at once.
 //!
 //! The delay is the policy's. It doubles with every task of the slot in a row that failed soon after it was
 //! created, up to a minute (or the policy's delay, if that is longer). All of it is derived from the slot's
@@ -54,6 +55,13 @@ pub(super) fn retained(policy: &RestartPolicy) -> u64 {
     if policy.condition == RestartCondition::None { 1 } else { policy.max_attempts.saturating_add(1) }
 }
 
+/// Until when the place stays without another task, if that is not to be created at once.
+pub(super) fn creation_of_new(service: &Service, cell: &Cell<'_>) -> Option<SystemTime> {
+    let kept: Vec<&Task> = cell.kept().collect();
+    let last = kept.last().filter(|last| is_clean(service, last) && was_rejected(last))?;
+    Some(ended_at(last) + delay_after(&kept))
+}
+
 /// When a task that is created now may start; those of `told` are told to stop now.
 pub(super) fn start_of_new(
     view: &Tables,
@@ -63,7 +71,7 @@ pub(super) fn start_of_new(
     now: SystemTime,
 ) -> SystemTime {
     let kept: Vec<&Task> = cell.kept().collect();
-    let follows = kept.last().is_some_and(|last| is_clean(service, last));
+    let follows = kept.last().is_some_and(|last| is_clean(service, last) && !was_rejected(last));
     let delay = if follows { delay_after(&kept) } else { Duration::ZERO };
     now + delay.max(patience(view, &cell.tasks, told))
 }
@@ -71,7 +79,7 @@ pub(super) fn start_of_new(
 /// When `task`, which is `Ready`, may start; those of `told` are told to stop now.
 pub(super) fn start_of(view: &Tables, cell: &Cell<'_>, task: &Task, told: &[&Task]) -> SystemTime {
     let before: Vec<&Task> = cell.kept().take_while(|other| other.id != task.id).collect();
-    let follows = before.last().is_some_and(|last| is_same(last, task));
+    let follows = before.last().is_some_and(|last| is_same(last, task) && !was_rejected(last));
     let delay = if follows { delay_after(&before) } else { Duration::ZERO };
     // A task that is to start was not told to stop, and so does not wait for itself.
     task.meta.created_at + delay.max(patience(view, &cell.tasks, told))
@@ -110,6 +118,10 @@ fn failed_soon(task: &Task, policy: &RestartPolicy) -> bool {
     let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
     let age = ended_at(task).duration_since(task.meta.created_at).unwrap_or_default();
     failed && age <= policy.delay.max(MOST_GROWN) + SOON
+}
+
+fn was_rejected(task: &Task) -> bool {
+    task.status.state == TaskState::Rejected
 }
 
 pub(super) fn ended_by_itself(task: &Task) -> bool {

@@ -69,6 +69,26 @@ async fn a_task_that_completes_is_followed_after_the_same_delay_every_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_cannot_be_prepared_is_not_followed_by_another_attempt_before_the_delay() {
+    let world = running(RestartPolicy::default()).await;
+    for delay in [5, 10, 20] {
+        end(&world, TaskState::Rejected).await;
+        // A task that is only ready would be prepared already.
+        assert!(world.live("web").is_empty());
+        advance((delay - 1) * SECOND).await;
+        assert!(world.actions(&Orchestrator).is_empty());
+        advance(SECOND).await;
+        world.settle(&Orchestrator).await;
+        assert_eq!((world.live("web")[0].slot, world.live("web")[0].desired), (Slot(1), TaskState::Running));
+    }
+    // Another spec is another chance.
+    end(&world, TaskState::Rejected).await;
+    world.change_spec("web", |spec| set_image(spec, "other")).await;
+    world.settle(&Orchestrator).await;
+    assert_eq!(world.live("web").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_delay_goes_on_under_another_leader() {
     let world = running(RestartPolicy::default()).await;
     end(&world, TaskState::Failed).await;
@@ -90,6 +110,8 @@ async fn the_condition_says_which_ends_are_followed() {
     ] {
         let world = running(RestartPolicy { condition, ..RestartPolicy::default() }).await;
         end(&world, state).await;
+        advance(5 * SECOND).await;
+        world.settle(&Orchestrator).await;
         assert_eq!(!world.live("web").is_empty(), followed, "{condition:?} {state:?}");
         assert!(!world.tasks("web").is_empty(), "the last task of a slot is kept");
     }
