@@ -52,11 +52,11 @@ fn show(keep: bool) -> Result<(), Box<dyn Error>> {
 
     title("The service goes, and with it every trace of the network");
     typed(lab.host(1), &["service", "rm", SERVICE]);
-    wait("the tasks to be gone", PATIENCE, || {
-        let left = lab.host(1).tasks(SERVICE);
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
-    });
     typed(lab.host(1), &["network", "rm", NETWORK]);
+    wait("the namespaces to be gone", PATIENCE, || {
+        let left: Vec<_> = lab.hosts().iter().flat_map(Host::namespaces).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
     show_hosts(&lab);
     Ok(())
 }

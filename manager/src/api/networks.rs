@@ -1,13 +1,14 @@
 //! Networks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use proto::model::{Network, NetworkId, NetworkSpec, VXLAN_ID_LIST};
+use proto::model::{Network, NetworkId, NetworkSpec, Task, TaskState, VXLAN_ID_LIST};
 use proto::wire::{
     CreateNetworkRequest, CreateNetworkResponse, GetNetworkRequest, GetNetworkResponse, ListNetworksRequest,
     ListNetworksResponse, RemoveNetworkRequest, RemoveNetworkResponse,
 };
-use raft_store::Tables;
+use raft_store::{Store, Tables};
 use tonic::Status;
 
 use super::filter::common;
@@ -16,6 +17,9 @@ use crate::error::{Error, status};
 
 /// Tasks that a refusal names; the rest are counted.
 const NAMED: usize = 5;
+
+/// How long a removal waits for tasks that are about to end: twice the usual grace period.
+const ENDING: Duration = Duration::from_secs(20);
 
 pub(super) async fn get(api: &Control, request: GetNetworkRequest) -> Result<GetNetworkResponse, Status> {
     let view = api.store.view();
@@ -81,6 +85,8 @@ pub(super) async fn remove(
     api: &Control,
     request: RemoveNetworkRequest,
 ) -> Result<RemoveNetworkResponse, Status> {
+    // Whatever comes of the wait, what counts is how things are in the update.
+    let _ = tokio::time::timeout(ENDING, last_tasks_end(&api.store, &request)).await;
     let removed = api.store.update(|tx| {
         let network = find(tx, &request.network_id, &request.name)?;
         check_unused(tx, network)?;
@@ -92,10 +98,37 @@ pub(super) async fn remove(
     Ok(RemoveNetworkResponse {})
 }
 
+/// Waits as long as the network is used by nothing but tasks that are about to end: those of a service that was just
+/// removed, say.
+async fn last_tasks_end(store: &Store, request: &RemoveNetworkRequest) {
+    let mut watch = store.watch();
+    let mut view = watch.view.clone();
+    while find(&view, &request.network_id, &request.name).is_ok_and(|network| only_ends(&view, network)) {
+        view = match watch.next().await {
+            Ok(commit) => commit.view.clone(),
+            Err(_) => {
+                watch = store.watch();
+                watch.view.clone()
+            }
+        };
+    }
+}
+
+fn only_ends(tables: &Tables, network: &Network) -> bool {
+    let mut tasks = users(tables, network).peekable();
+    tables.services_by_network(&network.id).next().is_none()
+        && tasks.peek().is_some()
+        // That a removed service's task shall end may not have been said yet.
+        && tasks.all(|task| task.desired > TaskState::Running || tables.service(&task.service).is_none())
+}
+
+fn users<'a>(tables: &'a Tables, network: &Network) -> impl Iterator<Item = &'a Arc<Task>> {
+    tables.tasks_by_network(&network.id).filter(|task| !task.status.state.is_terminal())
+}
+
 fn check_unused(tables: &Tables, network: &Network) -> Result<(), Error> {
     let services = tables.services_by_network(&network.id).map(|service| service.name().to_owned());
-    let tasks = tables.tasks_by_network(&network.id).filter(|task| !task.status.state.is_terminal());
-    let tasks = tasks.map(|task| task.annotations.name.clone());
+    let tasks = users(tables, network).map(|task| task.annotations.name.clone());
     let (services, tasks): (Vec<_>, Vec<_>) = (services.collect(), tasks.collect());
     let (kind, users, remedy) = match (services.is_empty(), tasks.is_empty()) {
         (true, true) => return Ok(()),

@@ -1,11 +1,14 @@
 //! Networks.
 
+use std::time::Duration;
+
 use proto::model::TaskState;
 use proto::wire;
 use tonic::Code;
 
 use super::*;
 use crate::fixtures::{in_state, network, node, put, task};
+use crate::swarm::soon;
 
 #[tokio::test]
 async fn bad_networks_are_refused() {
@@ -57,13 +60,15 @@ async fn a_network_in_use_stays() {
     let says = "network \"net1\" is in use by service svc1: remove it from the network first";
     refused(&swarm, index, control.remove_network(remove()).await, Code::FailedPrecondition, says);
 
+    // Without its service the task is about to end: that is waited for.
     control.remove_service(wire::RemoveServiceRequest { service_id: "service1".into() }).await.unwrap();
-    let index = swarm.store.view().index();
-    let says = "in use by task svc1.1: which is about to end";
-    refused(&swarm, index, control.remove_network(remove()).await, Code::FailedPrecondition, says);
-
+    let mut other = control.clone();
+    let mut removing = std::pin::pin!(other.remove_network(remove()));
+    let waits = tokio::time::timeout(Duration::from_millis(200), &mut removing).await;
+    assert!(waits.is_err(), "{waits:?}");
+    assert_eq!(swarm.store.view().networks().len(), 1);
     put(&swarm.store, [in_state(task(1, &web, 1, &[1]), TaskState::Shutdown)]).await;
-    control.remove_network(remove()).await.unwrap();
+    soon("the removal", removing).await.unwrap();
     assert_eq!(swarm.store.view().networks().len(), 0);
     let index = swarm.store.view().index();
     refused(
@@ -73,6 +78,24 @@ async fn a_network_in_use_stays() {
         Code::NotFound,
         "network \"network1\" was not found",
     );
+    swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_network_whose_tasks_do_not_end_stays() {
+    let swarm = Swarm::start().await;
+    let mut control = control(&swarm);
+    put(&swarm.store, [node(1)]).await;
+    put(&swarm.store, [network(1), network(2)]).await;
+    // The service has left the network, its task runs on there: nothing to wait for.
+    let web = fixtures::service(1, &[2]);
+    put(&swarm.store, [web.clone()]).await;
+    put(&swarm.store, [in_state(task(1, &web, 1, &[1]), TaskState::Running)]).await;
+    let remove = || wire::RemoveNetworkRequest { network_id: "network1".into(), name: String::new() };
+    let index = swarm.store.view().index();
+    let removed = soon("the refusal", control.remove_network(remove())).await;
+    let says = "in use by task svc1.1: which is about to end";
+    refused(&swarm, index, removed, Code::FailedPrecondition, says);
     swarm.stop().await;
 }
 
