@@ -11,6 +11,7 @@ mod network;
 mod node;
 mod secret;
 mod service;
+mod signal;
 mod state;
 mod task;
 
@@ -30,5 +31,6 @@ pub use service::{
     RestartCondition, RestartPolicy, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState,
     UpdateStatus, VirtualIp,
 };
+pub use signal::{Signal, UnknownSignal};
 pub use state::TaskState;
 pub use task::{Attachment, ContainerStatus, Slot, Task, TaskStatus};

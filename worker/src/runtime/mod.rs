@@ -18,7 +18,6 @@ mod files;
 mod image;
 mod images;
 mod rootfs;
-mod signal;
 mod spec;
 mod state;
 mod supervisor;
@@ -36,7 +35,7 @@ pub use container::{
 };
 pub use error::{Error, Verdict};
 pub use image::{ImageSummary, PullPhase, PullProgress, ResolvedImage};
-pub use signal::Signal;
+pub use proto::model::Signal;
 pub use state::{ContainerState, Exit, Started, Status};
 
 use crate::logs::{LogQuery, LogStream};

@@ -1,5 +1,6 @@
 //! What a service's container may be. The node's runtime judges what only it can know.
 
+use proto::model::Signal;
 use proto::wire::container_spec::Isolation;
 use proto::wire::{ContainerSpec, HealthConfig};
 
@@ -9,8 +10,6 @@ use crate::error::Error;
 
 /// Of a host name (RFC 1123).
 const LONGEST_HOSTNAME: usize = 253;
-/// Signals of Linux.
-const SIGNALS: std::ops::RangeInclusive<u8> = 1..=64;
 
 pub fn check(field: &str, container: &ContainerSpec) -> Result<(), Error> {
     let at = |name: &str| format!("{field}.{name}");
@@ -91,10 +90,7 @@ fn check_hostname(field: &str, hostname: &str) -> Result<(), Error> {
 }
 
 fn check_signal(field: &str, signal: &str) -> Result<(), Error> {
-    let is_number = signal.parse::<u8>().is_ok_and(|number| SIGNALS.contains(&number));
-    let is_name = signal.starts_with(|c: char| c.is_ascii_alphabetic())
-        && signal.chars().all(|c| c.is_ascii_alphanumeric() || c == '+' || c == '-');
-    if signal.is_empty() || is_number || is_name {
+    if signal.is_empty() || signal.parse::<Signal>().is_ok() {
         return Ok(());
     }
     Err(Error::invalid(field, signal, "a signal such as SIGTERM or 15 is needed"))
@@ -162,6 +158,7 @@ mod tests {
             ("env[1]", refusal(|c| c.env = vec!["A=1".into(), "=x".into()])),
             ("dir", refusal(|c| c.dir = "tmp".into())),
             ("stop_signal", refusal(|c| c.stop_signal = "65".into())),
+            ("stop_signal", refusal(|c| c.stop_signal = "SIGNONE".into())),
             ("hostname", refusal(|c| c.hostname = "a b".into())),
             ("args", refusal(|c| c.args.push("a\0b".into()))),
             ("mounts[0].source", refusal(|c| c.mounts.push(mount(0, "data", "/data")))),

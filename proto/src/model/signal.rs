@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use nix::sys::signal::Signal as Named;
-
-use super::Error;
+/// The signals of Linux, from 1 on.
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
 
 /// First and last real-time signal as seen by programs that use glibc.
 const RT_MIN: u8 = 34;
@@ -19,24 +22,29 @@ impl Signal {
     pub const TERM: Self = Self(15);
     pub const KILL: Self = Self(9);
 
-    pub fn number(self) -> u8 {
+    pub const fn number(self) -> u8 {
         self.0
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such signal")]
+pub struct UnknownSignal;
+
 impl FromStr for Signal {
-    type Err = Error;
+    type Err = UnknownSignal;
 
     /// `SIGTERM`, `term`, `15`, `SIGRTMIN+3`.
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, UnknownSignal> {
         let upper = text.trim().to_ascii_uppercase();
         let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let named = || format!("SIG{short}").parse::<Named>().ok().map(|signal| signal as u8);
-        let number = short.parse().ok().or_else(|| real_time(short)).or_else(named);
-        number.filter(|number| (1..=RT_MAX).contains(number)).map(Self).ok_or_else(|| {
-            Error::config("stop signal", format!("{text:?} is no signal; use a name such as SIGTERM"))
-        })
+        let number = short.parse().ok().or_else(|| real_time(short)).or_else(|| named(short));
+        number.filter(|number| (1..=RT_MAX).contains(number)).map(Self).ok_or(UnknownSignal)
     }
+}
+
+fn named(short: &str) -> Option<u8> {
+    (1..).zip(NAMES).find(|(_, name)| *name == short).map(|(number, _)| number)
 }
 
 fn real_time(short: &str) -> Option<u8> {
@@ -55,9 +63,9 @@ fn real_time(short: &str) -> Option<u8> {
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Named::try_from(i32::from(self.0)) {
-            Ok(named) => f.write_str(named.as_str()),
-            Err(_) => write!(f, "{}", self.0),
+        match NAMES.get(usize::from(self.0) - 1) {
+            Some(name) => write!(f, "SIG{name}"),
+            None => write!(f, "{}", self.0),
         }
     }
 }
