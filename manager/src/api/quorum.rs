@@ -11,8 +11,9 @@ pub fn check_demotion(tables: &Tables, node: &Node, members: &[Member]) -> Resul
         let desired = tables.node(other).map(|other| other.spec.desired_role);
         *other != node.id && desired == Some(Role::Manager)
     };
+    let named = format!("node {} ({})", node.id, node.hostname());
     if !tables.nodes().any(|other| stays(&other.id)) {
-        let last = format!("node {} is the last manager of the swarm: promote another node first", node.id);
+        let last = format!("{named} is the last manager of the swarm: promote another node first");
         return Err(Error::Precondition(last));
     }
     // Managers that have not joined the group yet have no vote in it either.
@@ -23,9 +24,8 @@ pub fn check_demotion(tables: &Tables, node: &Node, members: &[Member]) -> Resul
         return Ok(());
     }
     Err(Error::Precondition(format!(
-        "without node {} only {reachable} of {voters} managers would be reachable, which is no majority: bring \
-         managers back first",
-        node.id
+        "without {named} only {reachable} of {voters} managers would be reachable, which is no majority: bring \
+         managers back first"
     )))
 }
 

@@ -57,7 +57,7 @@ async fn the_last_manager_stays_one() {
     let demote = |spec: &mut wire::NodeSpec| spec.desired_role = wire::NodeRole::Worker.into();
     let index = swarm.store.view().index();
     let last = update_node(&mut control, "node2", demote).await;
-    refused(&swarm, index, last, Code::FailedPrecondition, "node2 is the last manager");
+    refused(&swarm, index, last, Code::FailedPrecondition, "node node2 (host2) is the last manager");
     update_node(&mut control, "node1", |spec| spec.desired_role = wire::NodeRole::Manager.into())
         .await
         .unwrap();
