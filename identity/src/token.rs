@@ -21,7 +21,7 @@ const DIGEST_DIGITS: usize = 50;
 const SECRET_DIGITS: usize = 25;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a valid join token: {0}")]
+#[error("the join token is not valid: {0}")]
 pub struct Error(Reason);
 
 /// Says what is wrong without showing any of the token.

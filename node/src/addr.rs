@@ -21,6 +21,10 @@ pub enum Error {
         "cannot choose an address to advertise: this machine has {found}; name one with --advertise-addr"
     )]
     Ambiguous { found: String },
+    #[error("{field} {value:?}: others cannot reach it; name an address of this machine")]
+    Unspecified { field: &'static str, value: String },
+    #[error("{value:?} is not the address of a manager: expected <host>[:<port>]")]
+    Manager { value: String },
     #[error("cannot list the addresses of this machine")]
     List(#[source] nix::Error),
     #[error("no route to manager {addr}")]
@@ -48,12 +52,27 @@ pub fn listen(value: &str) -> Result<SocketAddr, Error> {
 pub fn advertise(value: &str, listen: SocketAddr) -> Result<SocketAddr, Error> {
     let locals = locals()?;
     if !value.is_empty() {
-        return with_port("--advertise-addr", value, listen.port(), &locals);
+        let field = "--advertise-addr";
+        let addr = with_port(field, value, listen.port(), &locals)?;
+        let reachable = !addr.ip().is_unspecified();
+        return if reachable { Ok(addr) } else { Err(Error::Unspecified { field, value: value.into() }) };
     }
     if !listen.ip().is_unspecified() {
         return Ok(listen);
     }
     only(&locals).map(|addr| SocketAddr::new(addr, listen.port()))
+}
+
+/// A manager as users name it, with the managers' port unless another is given.
+pub fn manager(value: &str) -> Result<String, Error> {
+    if let Ok(ip) = value.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, PORT).to_string());
+    }
+    match value.rsplit_once(':') {
+        None if !value.is_empty() => Ok(format!("{value}:{PORT}")),
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(value.into()),
+        _ => Err(Error::Manager { value: value.into() }),
+    }
 }
 
 /// The address from which this machine reaches `manager`.
@@ -167,6 +186,21 @@ mod tests {
         }
         let error = with_port("--advertise-addr", "eth9", PORT, &locals).unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_manager_has_the_usual_port_unless_another_is_given() {
+        for (value, expected) in [
+            ("192.168.77.11", "192.168.77.11:2377"),
+            ("fd00::11", "[fd00::11]:2377"),
+            ("h1", "h1:2377"),
+            ("h1:99", "h1:99"),
+        ] {
+            assert_eq!(manager(value).unwrap(), expected);
+        }
+        for wrong in ["", ":2377", "h1:port", "h1:", "h1:99999"] {
+            assert!(matches!(manager(wrong), Err(Error::Manager { .. })), "{wrong}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub enum Error {
     Invalid { field: &'static str, reason: String },
     #[error(transparent)]
     Settings(#[from] manager::Error),
-    #[error("join token: {0}")]
+    #[error(transparent)]
     Token(#[from] identity::token::Error),
     #[error(transparent)]
     Bootstrap(#[from] identity::bootstrap::Error),
@@ -63,8 +63,36 @@ impl From<Error> for Status {
     }
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. What the text says already is not said again.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |&error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let path = std::path::PathBuf::from("/x");
+        let with_cause = Error::Forget { path: path.clone(), source: refused() };
+        assert_eq!(chain(&with_cause), "cannot remove /x: connection refused");
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("it failed: {0}")]
+        struct Repeating(#[source] Error);
+        let repeating = Repeating(Error::Forget { path, source: refused() });
+        assert_eq!(chain(&repeating), "it failed: cannot remove /x: connection refused");
+    }
+
+    #[test]
+    fn a_bad_token_is_told_in_one_sentence() {
+        let error = Error::from("nonsense".parse::<identity::JoinToken>().unwrap_err());
+        let told = chain(&error);
+        assert_eq!(told, "the join token is not valid: it must look like SWMTKN-1-<digest>-<secret>");
+    }
 }

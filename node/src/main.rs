@@ -20,15 +20,12 @@ use clap::Parser as _;
 
 use crate::config::Options;
 
-/// Docker's: the program was called in a wrong way.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
     let settings = match Options::parse().settle() {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("swarmd: {}", error::chain(&error));
-            return ExitCode::from(USAGE);
+            return ExitCode::FAILURE;
         }
     };
     logging::start(settings.log_level, settings.log_format);

@@ -1,6 +1,5 @@
 //! How a node's part in a swarm begins: it makes one, joins one, or takes up the one it had.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -33,7 +32,7 @@ impl Swarm {
     pub async fn join(context: &Arc<Context>, request: JoinRequest) -> Result<Self, Error> {
         let token: JoinToken = request.token.parse()?;
         let availability = availability(request.availability)?;
-        let manager = manager_addr(&request)?;
+        let manager = addr::manager(request.remote_addrs.first().map_or("", String::as_str))?;
         let listen = addr::listen(&request.listen_addr)?;
         let advertise = match request.advertise_addr.as_str() {
             "" if listen.ip().is_unspecified() => (addr::towards(&manager)?, listen.port()).into(),
@@ -186,17 +185,4 @@ fn availability(value: i32) -> Result<Availability, Error> {
     known
         .map(Into::into)
         .map_err(|error| Error::Invalid { field: "--availability", reason: error.to_string() })
-}
-
-/// host:port, with the managers' port unless another is given.
-fn manager_addr(request: &JoinRequest) -> Result<String, Error> {
-    let Some(addr) = request.remote_addrs.first().filter(|addr| !addr.is_empty()) else {
-        return Err(Error::Invalid { field: "manager", reason: "name a manager, host[:port]".into() });
-    };
-    let bare = addr.parse::<IpAddr>();
-    Ok(match bare {
-        Ok(ip) => std::net::SocketAddr::new(ip, addr::PORT).to_string(),
-        Err(_) if addr.contains(':') => addr.clone(),
-        Err(_) => format!("{addr}:{}", addr::PORT),
-    })
 }
