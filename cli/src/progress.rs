@@ -2,17 +2,19 @@
 //!
 //! Waiting is all that is done here: leaving early changes nothing of what the managers do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use proto::model::{Mode, NodeId, RestartCondition, Service, Slot, Task, TaskState, UpdateState};
+use proto::model::{
+    Mode, Node, NodeId, NodeState, RestartCondition, Service, Slot, Task, TaskState, UpdateState,
+};
 use proto::wire::list_tasks_request::Filters;
 
 use crate::client::Client;
-use crate::resolve;
+use crate::resolve::{self, Named as _};
 
 /// How often the managers are asked.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -32,7 +34,8 @@ pub async fn follow(client: &Client, service: &str, quiet: bool) -> Result<()> {
         let service: Service = resolve::find(client, service).await?;
         let filters = Filters { service_ids: vec![service.id.to_string()], ..Default::default() };
         let slots = slots(&service, resolve::tasks(client, filters).await?);
-        let state = State::of(&service, &slots, begun.elapsed());
+        let leaving = leaving(client, &slots).await?;
+        let state = State::of(&service, &slots, leaving, begun.elapsed());
         display.show(&slots, &state);
         match state {
             State::Failed(reason) => {
@@ -91,6 +94,21 @@ fn slots(service: &Service, mut tasks: Vec<Task>) -> Slots {
     slots
 }
 
+/// Whether tasks are about to end on nodes that will report it.
+async fn leaving(client: &Client, slots: &Slots) -> Result<bool> {
+    let on: BTreeSet<&NodeId> =
+        slots.values().flatten().filter(|task| ends(task)).filter_map(|task| task.node.as_ref()).collect();
+    if on.is_empty() {
+        return Ok(false);
+    }
+    let nodes = Node::list(client, vec![], on.iter().map(ToString::to_string).collect()).await?;
+    Ok(nodes.iter().any(|node| node.status.state == NodeState::Ready))
+}
+
+fn ends(task: &Task) -> bool {
+    task.desired > TaskState::Running && !task.status.state.is_terminal()
+}
+
 /// How the service is doing.
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -100,7 +118,7 @@ enum State {
 }
 
 impl State {
-    fn of(service: &Service, slots: &Slots, waited: Duration) -> Self {
+    fn of(service: &Service, slots: &Slots, leaving: bool, waited: Duration) -> Self {
         if let Some(status) = &service.update_status
             && matches!(status.state, UpdateState::Paused | UpdateState::RollbackPaused)
         {
@@ -117,9 +135,6 @@ impl State {
             Mode::Global => slots.values().filter(|tasks| wanted(tasks).is_some()).count(),
         };
         let running = slots.values().filter(|tasks| is_running(tasks)).count();
-        let leaving = slots.values().flatten().any(|task| {
-            task.desired > TaskState::Running && !task.status.state.is_terminal() && task.node.is_some()
-        });
         if running == total && !updating && !leaving {
             Self::Stable
         } else {
