@@ -32,7 +32,7 @@ fn tables_have_dockers_columns() {
     for (arguments, columns) in [
         (&["node", "ls"][..], "ID HOSTNAME STATUS AVAILABILITY MANAGER STATUS ENGINE VERSION"),
         (&["service", "ls"], "ID NAME MODE REPLICAS IMAGE PORTS"),
-        (&["service", "ps", "web"], "ID NAME IMAGE NODE DESIRED STATE CURRENT STATE ERROR PORTS"),
+        (&["service", "ps", "web"], "ID NAME IMAGE NODE DESIRED STATE CURRENT STATE ERROR PORTS ADDRESSES"),
         (&["network", "ls"], "NETWORK ID NAME DRIVER SCOPE"),
     ] {
         let table = h1.ctl(arguments).ok();

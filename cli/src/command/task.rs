@@ -49,15 +49,17 @@ pub struct TaskTable {
     no_trunc: bool,
 }
 
-const COLUMNS: [Column; 8] = [
+/// Docker's, in its order, and then ours.
+const COLUMNS: [Column; 9] = [
     ("ID", "ID"),
     ("NAME", "Name"),
     ("IMAGE", "Image"),
     ("NODE", "Node"),
     ("DESIRED STATE", "DesiredState"),
     ("CURRENT STATE", "CurrentState"),
-    ("ADDRESSES", "Addresses"),
     ("ERROR", "Error"),
+    ("PORTS", "Ports"),
+    ("ADDRESSES", "Addresses"),
 ];
 
 /// Digits of an id, and characters of an error, that are enough for a person.
@@ -130,9 +132,14 @@ impl Names {
         self.nodes.get(id).map_or(id, String::as_str)
     }
 
+    /// As it is called now; the tasks of one that was removed still know its name.
+    fn service<'a>(&'a self, task: &'a Task) -> &'a str {
+        self.services.get(task.service.as_str()).unwrap_or(&task.service_annotations.name)
+    }
+
     /// `web.1`, or `web.<node>` for a global service.
     fn task(&self, task: &Task) -> String {
-        let service = self.services.get(task.service.as_str()).map_or(task.service.as_str(), String::as_str);
+        let service = self.service(task);
         match (task.slot, &task.node) {
             (Slot(0), Some(node)) => format!("{service}.{node}"),
             (Slot(slot), _) => format!("{service}.{slot}"),
@@ -144,7 +151,6 @@ impl Names {
 fn sort(tasks: &mut [Task], names: &Names) {
     tasks.sort_by_cached_key(|task| {
         let newest_first = std::cmp::Reverse(task.meta.created_at);
-        let service = names.services.get(task.service.as_str()).cloned().unwrap_or_default();
-        (service, task.slot, newest_first, task.id.clone())
+        (names.service(task).to_owned(), task.slot, newest_first, task.id.clone())
     });
 }

@@ -32,7 +32,14 @@ impl Ls {
         let rows: Vec<Value> =
             services.iter().map(|service| row(service, statuses.get(service.id.as_str()))).collect();
         self.format.print(
-            &[("ID", "ID"), ("NAME", "Name"), ("MODE", "Mode"), ("REPLICAS", "Replicas"), ("IMAGE", "Image")],
+            &[
+                ("ID", "ID"),
+                ("NAME", "Name"),
+                ("MODE", "Mode"),
+                ("REPLICAS", "Replicas"),
+                ("IMAGE", "Image"),
+                ("PORTS", "Ports"),
+            ],
             &rows,
         )
     }
