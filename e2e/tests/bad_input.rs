@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{Host, Lab, Output, PATIENCE, wait};
+use e2e::{Host, Lab, Output, PATIENCE};
 
 /// Checks many refusals on one swarm and reports all that are not as they should be.
 struct Refusals<'a> {
@@ -175,7 +175,10 @@ fn joins_that_cannot_be_are_refused() {
     refusals.check_on(h2, &["swarm", "init"], &["already", "swarm", "leave"]);
     refusals.check_on(stranger, &["swarm", "leave"], &["not", "swarm"]);
     refusals.check_on(stranger, &["node", "ls"], &["not", "swarm", "swarm init", "swarm join"]);
-    refusals.check_on(stranger, &["swarm", "init", "--advertise-addr", "203.0.113.9"], &["203.0.113.9"]);
+    // One that no interface has is fine: the address of a router that translates it, say.
+    let init = |address: &'static str| ["swarm", "init", "--advertise-addr", address];
+    refusals.check_on(stranger, &init("nowhere0"), &["advertise-addr", "nowhere0", "address"]);
+    refusals.check_on(stranger, &init("0.0.0.0"), &["advertise-addr", "0.0.0.0", "address"]);
     drop(refusals);
 
     // After all that it joins as if nothing had been.
@@ -207,7 +210,6 @@ fn a_manager_that_does_not_answer_is_given_up_in_bounded_time() {
 fn an_image_that_does_not_exist_is_named_by_the_task_and_tried_with_pauses() {
     let lab = Lab::swarm("an image that does not exist", 1, 0);
     let (h1, image) = (lab.host(1), lab.image("web:none"));
-    let start = Instant::now();
     h1.ctl(&["service", "create", "--detach", "--restart-delay", "2s", "--name", "broken", &image]).ok();
 
     let error = h1.wait_tasks("a task that says so", PATIENCE, "broken", |tasks| {
@@ -215,10 +217,12 @@ fn an_image_that_does_not_exist_is_named_by_the_task_and_tried_with_pauses() {
     });
     assert!(error.contains("web:none"), "{error}");
 
+    // The delay, and then twice the delay.
+    let start = Instant::now();
     h1.wait_tasks("three failed tasks", PATIENCE, "broken", |tasks| {
         (tasks.iter().filter(|task| !task.error.is_empty()).count() >= 3).then_some(())
     });
-    assert!(start.elapsed() >= Duration::from_secs(4), "no pauses: {:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_secs(5), "no pauses: {:?}", start.elapsed());
 
     // Waiting for it to converge ends with the reason.
     let create = ["service", "create", "--restart-condition", "none", "--name", "broken-too", &image];
@@ -265,9 +269,6 @@ fn what_cannot_be_understood_is_a_usage_error() {
     // No daemon runs: the error names the socket.
     let error = h1.ctl(&["node", "ls"]).refused();
     assert!(error.contains("swarmd.sock"), "{error}");
-    wait(
-        "an answer",
-        PATIENCE,
-        || if h1.ctl(&["version"]).stdout.is_empty() { Err("nothing") } else { Ok(()) },
-    );
+    let version = h1.ctl(&["version"]);
+    assert!(version.code == 1 && version.stdout.contains("Client"), "{version}");
 }

@@ -92,7 +92,7 @@ fn services(image: &str) -> Vec<Case<ServiceSpec>> {
         ("no annotations", with(|spec| spec.annotations = None), "name"),
         ("an empty name", with(|spec| spec.annotations = named("")), "name"),
         ("no task", with(|spec| spec.task = None), "task"),
-        ("no runtime", with(|spec| spec.task = Some(TaskSpec::default())), "runtime"),
+        ("no runtime", with(|spec| spec.task = Some(TaskSpec::default())), "container"),
         ("no image", Some(service(container(""))), "image"),
         ("published ports", with(|spec| spec.endpoint = Some(published())), "ports"),
         (

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use proto::local::InfoRequest;
+use serde_json::{Value, json};
 
 use crate::client::{Answer as _, Client};
 use crate::format::InspectFormat;
@@ -15,12 +16,23 @@ pub struct Version {
 
 impl Version {
     pub async fn run(self, host: &str) -> Result<()> {
-        let client = env!("CARGO_PKG_VERSION");
-        let server = Client::connect(host).await?.node().info(InfoRequest {}).await.answer()?;
-        self.format.print(&[serde_json::json!({
-            "Client": { "Version": client },
-            "Server": { "Version": server.version, "Containerd": server.containerd_version,
-                        "Os": server.os, "Arch": server.architecture, "KernelVersion": server.kernel_version },
-        })])
+        // What there is to tell of the client is told without a daemon, too.
+        let (server, failure) = match daemon(host).await {
+            Ok(server) => (server, Ok(())),
+            Err(error) => (Value::Null, Err(error)),
+        };
+        self.format.print(&[json!({
+            "Client": { "Version": env!("CARGO_PKG_VERSION") },
+            "Server": server,
+        })])?;
+        failure
     }
+}
+
+async fn daemon(host: &str) -> Result<Value> {
+    let info = Client::connect(host).await?.node().info(InfoRequest {}).await.answer()?;
+    Ok(json!({
+        "Version": info.version, "Containerd": info.containerd_version,
+        "Os": info.os, "Arch": info.architecture, "KernelVersion": info.kernel_version,
+    }))
 }

@@ -88,9 +88,13 @@ impl Create {
 }
 
 fn containing<'a>(configs: &'a mut [IpamConfig], flag: &str, addr: IpAddr) -> Result<&'a mut IpamConfig> {
-    let inside = |config: &&mut IpamConfig| config.subnet.parse().is_ok_and(|net: IpNet| net.contains(&addr));
-    match configs.iter_mut().find(inside) {
-        Some(config) => Ok(config),
-        None => bail!("{flag} {addr}: no --subnet contains it"),
+    let inside = |config: &IpamConfig| config.subnet.parse().is_ok_and(|net: IpNet| net.contains(&addr));
+    match configs.iter().position(inside) {
+        Some(found) => Ok(&mut configs[found]),
+        None if configs.is_empty() => bail!("{flag} {addr}: name the --subnet that contains it"),
+        None => {
+            let subnets: Vec<&str> = configs.iter().map(|config| config.subnet.as_str()).collect();
+            bail!("{flag} {addr}: it is not in the subnet {}", subnets.join(" nor in "))
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Settings that `service create` and `service update` share: each is written into the spec if it was given.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -110,6 +111,26 @@ pub struct Options {
     /// Send this user's credentials for the registry to the nodes
     #[arg(long)]
     with_registry_auth: bool,
+
+    #[command(flatten)]
+    not_yet: NotYet,
+}
+
+/// What Docker's users may ask for and this version does not have: it is refused as what it is, not as unknown flags.
+#[derive(Debug, Args)]
+struct NotYet {
+    #[arg(short, long, alias = "publish-add", hide = true, value_parser = not_yet("published ports"))]
+    publish: Option<Infallible>,
+    #[arg(long, alias = "secret-add", hide = true, value_parser = not_yet("secrets"))]
+    secret: Option<Infallible>,
+    #[arg(long, alias = "config-add", hide = true, value_parser = not_yet("configs"))]
+    config: Option<Infallible>,
+    #[arg(long, hide = true, value_parser = not_yet("health checks"))]
+    health_cmd: Option<Infallible>,
+}
+
+fn not_yet(what: &'static str) -> impl Fn(&str) -> Result<Infallible, String> + Clone {
+    move |_| Err(format!("{what} are not supported by this version"))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

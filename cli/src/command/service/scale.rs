@@ -24,7 +24,7 @@ impl Scale {
         let mut targets = Vec::new();
         for (name, replicas) in &self.services {
             let Ok(replicas) = replicas.parse() else {
-                bail!("{name}={replicas}: expected a number, 0 or more");
+                bail!("{name}={replicas}: the replicas must be a number, 0 or more");
             };
             targets.push((resolve::find::<Service>(client, name).await?, name, replicas));
         }
