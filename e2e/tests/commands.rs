@@ -32,12 +32,13 @@ fn tables_have_dockers_columns() {
     for (arguments, columns) in [
         (&["node", "ls"][..], "ID HOSTNAME STATUS AVAILABILITY MANAGER STATUS ENGINE VERSION"),
         (&["service", "ls"], "ID NAME MODE REPLICAS IMAGE PORTS"),
-        (&["service", "ps", "web"], "ID NAME IMAGE NODE DESIRED STATE CURRENT STATE ERROR PORTS ADDRESSES"),
+        (&["service", "ps", "web"], "ID NAME IMAGE NODE DESIRED STATE CURRENT STATE ERROR PORTS"),
         (&["network", "ls"], "NETWORK ID NAME DRIVER SCOPE"),
     ] {
         let table = h1.ctl(arguments).ok();
         let header: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
-        assert_eq!(header.join(" "), columns);
+        // Columns of our own may follow.
+        assert!(header.join(" ").starts_with(columns), "{header:?}");
     }
     // A table whose reader has gone is no error of ours.
     let piped = format!("{{ {} -H {} node ls; echo $? >&2; }} | true", swarmctl(), h1.socket());
