@@ -111,6 +111,7 @@ impl Lab {
         clean::disown(&self.site.folder);
         self.kept = true;
         std::mem::forget(self.registry.take());
+        self.hosts.drain(..).for_each(std::mem::forget);
     }
 
     /// Writes what daemons and kernel look like beside the logs.

@@ -78,6 +78,19 @@ fn a_lab_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_kept_lab_runs_until_it_is_removed() {
+    let lab = Lab::new("a kept lab runs until it is removed", 1);
+    lab.host(1).start();
+    let (name, folder, socket) = (lab.name().to_owned(), lab.folder().to_owned(), lab.host(1).socket());
+    lab.keep();
+    clean::sweep();
+    let answers = std::os::unix::net::UnixStream::connect(socket.trim_start_matches("unix://"));
+    clean::remove(&name);
+    assert!(answers.is_ok(), "{answers:?}");
+    assert!(!folder.exists());
+}
+
+#[test]
 fn two_labs_do_not_see_each_other() {
     let one = Lab::new("two labs, the first", 1);
     let two = Lab::new("two labs, the second", 2);

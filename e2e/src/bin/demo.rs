@@ -97,7 +97,7 @@ fn show_hosts(lab: &Lab) {
         for namespace in namespaces {
             println!("  namespace {}", namespace.display());
             let look = format!("nsenter --net={} ip -brief address show", namespace.display());
-            print_indented(&host.sh(&look).ok().replace('\n', "\n    "));
+            print_indented(&host.sh(&look).ok());
         }
     }
 }
