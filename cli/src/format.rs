@@ -44,7 +44,7 @@ impl ListFormat {
                 let id = columns.first().map_or("ID", |(_, name)| name);
                 rows.iter().try_for_each(|row| writeln!(out, "{}", text(&row[id])))?;
             }
-            "table" => writeln!(out, "{}", table(columns, rows))?,
+            "table" => writeln!(out, "{}", table(columns, rows).trim_fmt())?,
             "json" => rows.iter().try_for_each(|row| writeln!(out, "{row}"))?,
             template => {
                 for row in rows {
