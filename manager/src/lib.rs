@@ -143,7 +143,7 @@ impl Manager {
             .add_service(services.node_ca.clone())
             .add_service(services.membership.clone())
             .add_service(services.liveness.clone())
-            .add_service(self.store.raft_service());
+            .add_service(self.store.raft_service(peers::sender));
         self.guarded(routes)
     }
 

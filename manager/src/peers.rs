@@ -7,13 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use identity::{Connection, Peer};
 use proto::model::NodeId;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Extensions, Request, Status};
 
 /// The node that sent the request. The access layer lets only nodes call what asks for it.
 pub fn node_id<T>(request: &Request<T>) -> Result<NodeId, Status> {
-    match Peer::of(request.extensions()) {
-        Peer::Node { id, .. } => Ok(id.clone()),
-        Peer::Local | Peer::Anonymous => Err(Status::permission_denied("only a node may call this")),
+    sender(request.extensions()).ok_or_else(|| Status::permission_denied("only a node may call this"))
+}
+
+/// The node that sent a request with these extensions; none if no node did.
+pub fn sender(extensions: &Extensions) -> Option<NodeId> {
+    match Peer::of(extensions) {
+        Peer::Node { id, .. } => Some(id.clone()),
+        Peer::Local | Peer::Anonymous => None,
     }
 }
 

@@ -20,6 +20,12 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
     move |source| Error { path: path.into(), source }
 }
 
+/// Makes the directory if it is missing. It is there after a crash as well: a vote must not vanish with it.
+pub(crate) fn create_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(at(dir))?;
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
+}
+
 /// Only the owner may read it.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(path)

@@ -36,7 +36,9 @@ mod watch;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use proto::model::NodeId;
 use proto::raft::raft_server::RaftServer;
+use tonic::Extensions;
 
 pub use leadership::Leadership;
 pub use membership::Member;
@@ -227,13 +229,17 @@ impl Store {
         Membership::of(self.clone())
     }
 
-    /// What the other members call. Only they may: a layer around it must see to that.
-    pub fn raft_service(&self) -> RaftServer<Service> {
-        let replicated = match &self.0.backend {
+    /// What the other members call. A layer around it must keep out who is no manager; `caller` tells by the extensions
+    /// of a request which node has sent it, so that nobody speaks for a member but the member itself.
+    pub fn raft_service(
+        &self,
+        caller: impl Fn(&Extensions) -> Option<NodeId> + Send + Sync + 'static,
+    ) -> RaftServer<Service> {
+        let member = match &self.0.backend {
             Backend::Memory(_) => None,
             Backend::Replicated(replicated) => Some(replicated.clone()),
         };
-        RaftServer::new(Service(replicated))
+        RaftServer::new(Service { member, caller: Arc::new(caller) })
             .max_decoding_message_size(transport::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(transport::MAX_MESSAGE_BYTES)
     }

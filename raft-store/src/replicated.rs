@@ -24,7 +24,7 @@ use crate::options::{Options, Timing};
 use crate::replica::Replica;
 use crate::snapshot::{self, Snapshots};
 use crate::state_machine::Outcome;
-use crate::transport::{Lane, Network, Peers, never_sent};
+use crate::transport::{Heard, Lane, Network, Peers, never_sent};
 use crate::types::{Address, Command, Metrics, Raft};
 use crate::update::{self, Failure, MAX_ENTRY_BYTES};
 use crate::watch::Feed;
@@ -60,6 +60,7 @@ pub(crate) struct Replicated {
     pub(crate) members: watch::Receiver<Vec<Member>>,
     /// Why Raft has stopped by itself.
     pub(crate) failed: watch::Receiver<Option<String>>,
+    pub(crate) heard: Heard,
     /// One change of the membership at a time.
     pub(crate) changes: Semaphore,
     pub(crate) timing: Timing,
@@ -80,7 +81,7 @@ enum Attempt {
 impl Replicated {
     pub(crate) async fn open(options: &Options, feed: Arc<Feed>) -> Result<Self, Error> {
         let dir = &options.dir;
-        std::fs::create_dir_all(dir).map_err(disk::at(dir))?;
+        disk::create_dir(dir)?;
         let key = DataKey::load_or_create(&dir.join("data-key"))?;
         let snapshots = Snapshots::new(dir, key.clone())?;
         let log = Log::open(dir, key, rand::random())?;
@@ -105,6 +106,7 @@ impl Replicated {
             leadership,
             members,
             failed,
+            heard: Heard::default(),
             changes: Semaphore::new(1),
             timing: options.timing.clone(),
             tasks,
@@ -136,7 +138,7 @@ impl Replicated {
     }
 
     pub(crate) fn address_of(&self, raft_id: RaftId) -> Option<Address> {
-        self.metrics().membership_config.get_node(&raft_id).cloned()
+        self.raft.metrics().borrow_watched().membership_config.get_node(&raft_id).cloned()
     }
 
     /// Sends the proposal to whoever leads until there is an answer. That is safe: the state machine applies it once.

@@ -2,8 +2,10 @@
 //!
 //! Heartbeats, votes and forwarded proposals have a connection of their own, so that they never wait behind entries
 //! or a snapshot. Every message names the member that it is for: an address may have passed to another one, and what
-//! that one acknowledges must not count. Who may call is decided by a layer around the service.
+//! that one acknowledges must not count. Who may call at all is decided by a layer around the service, whom of the
+//! callers a member obeys by `admission`.
 
+mod admission;
 mod client;
 mod server;
 
@@ -15,6 +17,7 @@ use proto::raft::raft_client::RaftClient;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+pub(crate) use self::admission::Heard;
 pub(crate) use self::client::Network;
 pub use self::server::Service;
 use crate::{Member, RaftId};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{Manager, bounded, create_node, eventually, group, has_node, leader, objects};
 use proto::model::Reachability;
-use raft_store::{Transaction, UpdateError, Violation, membership};
+use raft_store::{Dial as _, Transaction, UpdateError, Violation, membership};
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,6 +258,77 @@ async fn joining_fails_in_time_and_says_why() {
     // Twice is as good as once.
     let raft_id = membership.add("b".into(), other.addr.clone()).await.unwrap();
     assert_eq!(membership.add("b".into(), other.addr.clone()).await.unwrap(), raft_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_obeys_members_only_each_from_its_own_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut managers = group(dir.path(), &["a", "b", "c"]).await;
+    let gone = managers.pop().unwrap();
+    managers[0].store.membership().remove(gone.store.raft_id()).await.unwrap();
+    for manager in &managers {
+        let left = || (manager.store.membership().members().len() == 2).then_some(());
+        eventually("two members", left).await;
+    }
+    let [a, b] = &managers[..] else { panic!("two are left") };
+    let (a_id, b_id, c_id) = (a.store.raft_id(), b.store.raft_id(), gone.store.raft_id());
+    for (caller, claimed, heard) in
+        [("c", c_id, false), ("c", a_id, false), ("x", 1, false), ("a", a_id, true)]
+    {
+        let code = speak(caller, claimed, b, b_id).await;
+        let expected = if heard { tonic::Code::Ok } else { tonic::Code::PermissionDenied };
+        assert_eq!(code, [expected; 4], "{caller} as {claimed:x}");
+    }
+    gone.kill().await;
+    create_node(&b.store, "afterwards").await;
+}
+
+/// Sends each kind of message of a leader or candidate of no term, which nobody heeds, and tells how it was received.
+async fn speak(caller: &str, claimed: u64, to: &Manager, id: u64) -> [tonic::Code; 4] {
+    use proto::raft as wire;
+    let mut client = wire::raft_client::RaftClient::new(common::Tcp(caller.into()).channel(&to.addr));
+    let vote = |committed| Some(proto::store::Vote { term: 0, candidate: claimed, committed });
+    let code =
+        |outcome: Result<(), tonic::Status>| outcome.err().map_or(tonic::Code::Ok, |status| status.code());
+    let ballot = wire::VoteRequest { to: id, vote: vote(false), ..Default::default() };
+    let voted = client.vote(ballot).await.map(drop);
+    let append = wire::AppendRequest { to: id, vote: vote(true), ..Default::default() };
+    let append = async {
+        let mut answers = client.clone().append(tokio_stream::iter([append])).await?.into_inner();
+        answers.message().await.map(drop)
+    };
+    let appended = append.await;
+    let transfer = wire::TransferLeaderRequest { to: id, from: vote(true), ..Default::default() };
+    let transferred = client.transfer_leader(transfer).await.map(drop);
+    let header = wire::SnapshotHeader { to: id, vote: vote(true), ..Default::default() };
+    let header = wire::SnapshotPart { part: Some(wire::snapshot_part::Part::Header(header)) };
+    // Its format is known to nobody, which is told only to who may send one.
+    let installed = match client.install_snapshot(tokio_stream::iter([header])).await {
+        Err(status) if status.code() == tonic::Code::FailedPrecondition => Ok(()),
+        outcome => outcome.map(drop),
+    };
+    [voted, appended, transferred, installed].map(code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_while_others_took_over_finds_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut managers = group(dir.path(), &["a", "b", "c"]).await;
+    let away = managers.pop().unwrap();
+    let addr = away.addr.clone();
+    away.kill().await;
+    let new = Manager::start(dir.path(), "d").await;
+    managers[0].store.membership().add("d".into(), new.addr.clone()).await.unwrap();
+    let old = managers.remove(0);
+    new.store.membership().remove(old.store.raft_id()).await.unwrap();
+    old.stop().await;
+    if !new.leads() {
+        new.store.membership().transfer_leadership().await.unwrap();
+    }
+    eventually("the new one leads", || new.leads().then_some(())).await;
+    create_node(&new.store, "by-a-stranger").await;
+    let back = Manager::start_with(dir.path(), "c", &addr, |_| {}).await;
+    has_node(&back.store, "by-a-stranger").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

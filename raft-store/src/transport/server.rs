@@ -7,10 +7,12 @@ use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry as _;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
+use proto::model::NodeId;
 use proto::raft as wire;
 use proto::raft::raft_server;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use super::admission;
 use crate::RaftId;
 use crate::codec::Malformed;
 use crate::codec::raft::{
@@ -22,23 +24,48 @@ use crate::replicated::Replicated;
 use crate::snapshot::{self, FORMAT};
 use crate::types::{Address, Entry, Group};
 
+/// Tells by the extensions of a request which node has sent it.
+pub(crate) type Caller = Arc<dyn Fn(&Extensions) -> Option<NodeId> + Send + Sync>;
+
 /// Serves the other members. A store in memory has none and refuses.
 #[derive(Clone)]
-pub struct Service(pub(crate) Option<Arc<Replicated>>);
+pub struct Service {
+    pub(crate) member: Option<Arc<Replicated>>,
+    pub(crate) caller: Caller,
+}
 
 type Reply<T> = Result<Response<T>, Status>;
 
 impl Service {
     fn member(&self) -> Result<&Arc<Replicated>, Status> {
-        self.0.as_ref().ok_or_else(|| Status::unimplemented("this store is not replicated"))
+        self.member.as_ref().ok_or_else(|| Status::unimplemented("this store is not replicated"))
     }
 
-    /// The member, if the message is for it.
-    fn addressed(&self, to: RaftId) -> Result<&Arc<Replicated>, Status> {
+    /// The member, if the message is for it and comes from whom it says it does.
+    fn addressed(
+        &self,
+        to: RaftId,
+        vote: Option<&proto::store::Vote>,
+        extensions: &Extensions,
+    ) -> Result<&Arc<Replicated>, Status> {
         let member = self.member()?;
         check_addressee(to, member.raft_id)?;
+        check_sender(member, vote, (self.caller)(extensions))?;
         Ok(member)
     }
+}
+
+/// Who votes for a candidate or leader is that one itself: no member passes on what another one says.
+fn check_sender(
+    member: &Replicated,
+    vote: Option<&proto::store::Vote>,
+    caller: Option<NodeId>,
+) -> Result<(), Status> {
+    let claimed = vote.ok_or(Malformed::missing("vote"))?.candidate;
+    admission::admit(member, caller, claimed).map_err(|refusal| {
+        tracing::debug!(%refusal, "refused a message of Raft");
+        refusal.into()
+    })
 }
 
 fn check_addressee(to: RaftId, me: RaftId) -> Result<(), Status> {
@@ -74,8 +101,9 @@ impl raft_server::Raft for Service {
 
     async fn append(&self, request: Request<Streaming<wire::AppendRequest>>) -> Reply<Self::AppendStream> {
         let member = self.member()?.clone();
+        let caller = (self.caller)(request.extensions());
         let failure = Arc::new(OnceLock::new());
-        let input = appends(request.into_inner(), member.raft_id, failure.clone());
+        let input = appends(request.into_inner(), member.clone(), caller, failure.clone());
         let answers = member.raft.stream_append(input);
         let stream = async_stream::stream! {
             let mut answers = std::pin::pin!(answers);
@@ -90,8 +118,8 @@ impl raft_server::Raft for Service {
     }
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Reply<wire::VoteResponse> {
-        let message = request.into_inner();
-        let raft = &self.addressed(message.to)?.raft;
+        let (_, extensions, message) = request.into_parts();
+        let raft = &self.addressed(message.to, message.vote.as_ref(), &extensions)?.raft;
         let mut request = VoteRequest::new(get_vote(message.vote)?, message.last.map(get_log_id));
         request.leadership_transfer = message.leadership_transfer;
         let response = if message.pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
@@ -108,11 +136,11 @@ impl raft_server::Raft for Service {
         request: Request<Streaming<wire::SnapshotPart>>,
     ) -> Reply<wire::SnapshotResponse> {
         use wire::snapshot_part::Part;
-        let mut parts = request.into_inner();
+        let (_, extensions, mut parts) = request.into_parts();
         let Some(wire::SnapshotPart { part: Some(Part::Header(header)) }) = parts.message().await? else {
             return Err(Malformed::missing("snapshot header").into());
         };
-        let member = self.addressed(header.to)?;
+        let member = self.addressed(header.to, header.vote.as_ref(), &extensions)?;
         if header.format != FORMAT {
             let error = format!("snapshot format {} is not known here, {FORMAT} is", header.format);
             return Err(Status::failed_precondition(error));
@@ -129,8 +157,8 @@ impl raft_server::Raft for Service {
         &self,
         request: Request<wire::TransferLeaderRequest>,
     ) -> Reply<wire::TransferLeaderResponse> {
-        let message = request.into_inner();
-        let member = self.addressed(message.to)?;
+        let (_, extensions, message) = request.into_parts();
+        let member = self.addressed(message.to, message.from.as_ref(), &extensions)?;
         let last = message.last.map(get_log_id);
         let request = TransferLeaderRequest::new(get_vote(message.from)?, message.to, last);
         let response = member.raft.handle_transfer_leader(request).await.map_err(stopped)?;
@@ -181,16 +209,18 @@ impl raft_server::Raft for Service {
     }
 }
 
-/// The requests of a stream, up to the first one that is not for `me` or malformed.
+/// The requests of a stream, up to the first one that is refused.
 fn appends(
     mut messages: Streaming<wire::AppendRequest>,
-    me: RaftId,
+    member: Arc<Replicated>,
+    caller: Option<NodeId>,
     failure: Arc<OnceLock<Status>>,
 ) -> impl Stream<Item = AppendEntriesRequest<Group>> + Send + 'static {
     async_stream::stream! {
         // An error here means that the leader or the connection is gone: so is whoever would read about it.
         while let Ok(Some(message)) = messages.message().await {
-            match get_append(message, me) {
+            let admitted = check_sender(&member, message.vote.as_ref(), caller.clone());
+            match admitted.and_then(|()| get_append(message, member.raft_id)) {
                 Ok(request) => yield request,
                 Err(status) => {
                     let _ = failure.set(status);

@@ -10,23 +10,34 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::model::NodeId;
 use raft_store::{Dial, Options, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
 /// Long enough for a loaded machine; nothing waits so long when all is well.
 pub const BOUND: Duration = Duration::from_secs(30);
 
-pub struct Tcp;
+/// Without certificates: who dials says who he is.
+pub struct Tcp(pub String);
 
 impl Dial for Tcp {
     fn channel(&self, addr: &str) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
+        let endpoint = endpoint.user_agent(self.0.clone()).unwrap();
         endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy()
     }
+}
+
+fn with_caller(mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    let agent = request.metadata().get("user-agent").unwrap().to_str().unwrap();
+    let caller = NodeId::from(agent.split(' ').next().unwrap());
+    request.extensions_mut().insert(caller);
+    Ok(request)
 }
 
 /// With a runtime of its own, so that it can die as a process does: everything at once.
@@ -47,13 +58,15 @@ impl Manager {
         let listener = std::net::TcpListener::bind(addr).unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let mut options = Options::new(dir.join(name), name.into(), addr.clone(), Arc::new(Tcp));
+        let mut options = Options::new(dir.join(name), name.into(), addr.clone(), Arc::new(Tcp(name.into())));
         adjust(&mut options);
         let serve = async move {
             let store = Store::open(options).await.unwrap();
             let incoming =
                 TcpIncoming::from(TcpListener::from_std(listener).unwrap()).with_nodelay(Some(true));
-            let server = Server::builder().add_service(store.raft_service()).serve_with_incoming(incoming);
+            let service = store.raft_service(|extensions| extensions.get::<NodeId>().cloned());
+            let service = InterceptedService::new(service, with_caller);
+            let server = Server::builder().add_service(service).serve_with_incoming(incoming);
             (store, server)
         };
         let (store, server) = runtime.spawn(serve).await.unwrap();
