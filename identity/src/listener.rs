@@ -3,7 +3,9 @@
 //! Decides who gets past the handshake; what he may call is decided per request. Handshakes run side by side in tasks
 //! that the stream owns and that end with it. Their time and their number are bounded; when there are too many, the
 //! oldest is given up, not the newest refused: an honest client needs milliseconds, so the oldest is the one that
-//! does not speak.
+//! does not speak. The same holds for connections of clients that have shown no certificate.
+
+mod lease;
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,6 +26,7 @@ use crate::certificate::Subject;
 use crate::credentials::Credentials;
 use crate::peer::{Connection, Peer};
 use crate::socket;
+use lease::{Lease, Leases};
 
 /// A breath when the process is out of descriptors or memory: accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -34,11 +37,16 @@ pub struct Limits {
     pub handshake: Duration,
     /// How many handshakes may be under way.
     pub handshakes: usize,
+    /// How long a client without a certificate may stay: one that joins needs seconds.
+    pub stranger: Duration,
+    /// How many clients without a certificate there may be.
+    pub strangers: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), handshakes: 512 }
+        let (handshake, stranger) = (Duration::from_secs(10), Duration::from_secs(60));
+        Self { handshake, handshakes: 512, stranger, strangers: 512 }
     }
 }
 
@@ -48,8 +56,9 @@ pub fn incoming(
     credentials: Credentials,
     limits: Limits,
 ) -> impl Stream<Item = io::Result<Io<TlsStream<TcpStream>>>> + Send {
-    let accepting =
-        Accepting { listener, credentials, limits, handshakes: JoinSet::new(), order: VecDeque::new() };
+    let (handshakes, order) = (JoinSet::new(), VecDeque::new());
+    let leases = Leases::new(limits.stranger, limits.strangers);
+    let accepting = Accepting { listener, credentials, limits, handshakes, order, leases };
     stream::unfold(accepting, |mut accepting| async move {
         let io = accepting.next().await;
         Some((Ok(io), accepting))
@@ -63,7 +72,7 @@ pub fn incoming_local(listener: UnixListener) -> impl Stream<Item = io::Result<I
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let connection = Connection { peer: Peer::Local, remote: None };
-                    return Some((Ok(Io { stream, connection }), listener));
+                    return Some((Ok(Io { stream, connection, lease: None }), listener));
                 }
                 Err(error) => pause(&error).await,
             }
@@ -78,6 +87,7 @@ struct Accepting {
     handshakes: JoinSet<io::Result<Io<TlsStream<TcpStream>>>>,
     /// Handshakes, oldest first; some of them have ended.
     order: VecDeque<AbortHandle>,
+    leases: Leases,
 }
 
 impl Accepting {
@@ -85,7 +95,11 @@ impl Accepting {
         loop {
             tokio::select! {
                 Some(ended) = self.handshakes.join_next() => match ended {
-                    Ok(Ok(io)) => return io,
+                    Ok(Ok(mut io)) => {
+                        let stranger = io.connection.peer == Peer::Anonymous;
+                        io.lease = stranger.then(|| self.leases.grant());
+                        return io;
+                    }
                     Ok(Err(error)) => tracing::debug!(%error, "refused a connection"),
                     Err(error) => tracing::debug!(%error, "gave up a handshake"),
                 },
@@ -134,7 +148,7 @@ async fn shake_hands(
         Some([certificate, ..]) => Subject::of(certificate).map_err(io::Error::other)?.into(),
         _ => Peer::Anonymous,
     };
-    Ok(Io { stream, connection: Connection { peer, remote: Some(remote) } })
+    Ok(Io { stream, connection: Connection { peer, remote: Some(remote) }, lease: None })
 }
 
 async fn pause(error: &io::Error) {
@@ -147,6 +161,8 @@ async fn pause(error: &io::Error) {
 pub struct Io<S> {
     stream: S,
     connection: Connection,
+    /// Of a connection that does not last.
+    lease: Option<Lease>,
 }
 
 impl<S> Io<S> {
@@ -169,6 +185,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(lease) = &mut self.lease
+            && Pin::new(lease).poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

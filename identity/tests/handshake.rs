@@ -86,25 +86,68 @@ async fn a_certificate_of_another_cluster_under_the_same_root_is_refused() {
     assert!(said.contains("cluster one"), "{said}");
 
     // A client that does not look at the cluster: the server is left to refuse.
-    let mut stream = careless_client(&other.identity("w1", Role::Worker), &swarm, &manager).await;
+    let mut stream = careless_client(Some(&other.identity("w1", Role::Worker)), &swarm, &manager).await;
     timeout(BOUND, stream.read_to_end(&mut Vec::new())).await.expect("an end").unwrap_err();
 }
 
 /// A bare TLS client, which checks the chain only, as the crate's own never would.
-async fn careless_client(me: &NodeIdentity, swarm: &Swarm, manager: &Manager) -> TlsStream<TcpStream> {
+async fn careless_client(
+    me: Option<&NodeIdentity>,
+    swarm: &Swarm,
+    manager: &Manager,
+) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(swarm.ca.certificate().pem().as_bytes()).unwrap();
     roots.add(root).unwrap();
-    let chain = CertificateDer::pem_slice_iter(me.certificate().pem().as_bytes());
-    let key = PrivateKeyDer::from_pem_slice(me.key().expose_pem().as_bytes()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain.map(Result::unwrap).collect(), key)
-        .unwrap();
+        .with_root_certificates(roots);
+    let mut config = match me {
+        None => config.with_no_client_auth(),
+        Some(me) => {
+            let chain = CertificateDer::pem_slice_iter(me.certificate().pem().as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(me.key().expose_pem().as_bytes()).unwrap();
+            config.with_client_auth_cert(chain.map(Result::unwrap).collect(), key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = TcpStream::connect(manager.addr).await.unwrap();
     TlsConnector::from(Arc::new(config)).connect(identity::tls::manager_name(), stream).await.unwrap()
+}
+
+/// Reads what the server says until it hangs up.
+async fn hung_up(stream: &mut TlsStream<TcpStream>) {
+    let _ = timeout(BOUND, stream.read_to_end(&mut Vec::new())).await.expect("an end");
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_does_not_stay() {
+    let swarm = Swarm::new("one");
+    let limits = Limits { stranger: Duration::from_millis(300), ..Limits::default() };
+    let manager = Manager::start_with(&swarm, swarm.identity("m1", Role::Manager), limits).await;
+    let mine = swarm.credentials(swarm.identity("w1", Role::Worker));
+    let mut node = LogsClient::new(channel(&mine, &manager));
+    let stream = node.subscribe_logs(SubscribeLogsRequest::default()).await;
+    let mut stream = stream.unwrap().into_inner();
+    let mut stranger = careless_client(None, &swarm, &manager).await;
+    hung_up(&mut stranger).await;
+    // One with a certificate does.
+    manager.service.stream_one();
+    timeout(BOUND, stream.message()).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn of_too_many_without_a_certificate_the_oldest_goes() {
+    let swarm = Swarm::new("one");
+    let limits = Limits { stranger: BOUND * 2, strangers: 2, ..Limits::default() };
+    let manager = Manager::start_with(&swarm, swarm.identity("m1", Role::Manager), limits).await;
+    let mut oldest = careless_client(None, &swarm, &manager).await;
+    // The server is through with the first handshake before the others begin.
+    oldest.read_exact(&mut [0]).await.unwrap();
+    let _second = careless_client(None, &swarm, &manager).await;
+    let _third = careless_client(None, &swarm, &manager).await;
+    hung_up(&mut oldest).await;
 }
 
 #[tokio::test]
