@@ -37,14 +37,35 @@ const LONGEST_REQUEST: usize = 16 * 1024;
 pub struct Ca {
     store: Store,
     clock: Clock,
-    turns: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    /// Apart, so that a crowd of strangers keeps no node from its next certificate.
+    nodes: Arc<Queue>,
+    strangers: Arc<Queue>,
+}
+
+/// Bounds the requests that are worked on and those that wait.
+struct Queue {
+    turns: Semaphore,
+    places: Semaphore,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(AT_A_TIME), places: Semaphore::new(AT_A_TIME + WAITING) }
+    }
+}
+
+impl Queue {
+    async fn pass<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let busy = || Status::resource_exhausted("too many nodes ask for certificates: try again later");
+        let _place = self.places.try_acquire().map_err(|_| busy())?;
+        let _turn = self.turns.acquire().await.map_err(|_| busy())?;
+        work.await
+    }
 }
 
 impl Ca {
     pub fn new(store: Store, clock: Clock) -> Self {
-        let (turns, waiting) = (Arc::new(Semaphore::new(AT_A_TIME)), Arc::new(Semaphore::new(WAITING)));
-        Self { store, clock, turns, waiting }
+        Self { store, clock, nodes: Arc::default(), strangers: Arc::default() }
     }
 
     async fn issue(&self, peer: &Peer, request: IssueNodeCertificateRequest) -> Result<NodeId, Status> {
@@ -55,12 +76,11 @@ impl Ca {
         }
         let csr = String::from_utf8(request.csr)
             .map_err(|_| Error::from(Malformed::invalid("csr", "(binary)", "a PEM block")))?;
-        let busy = || Status::resource_exhausted("too many nodes ask for certificates: try again later");
-        let _place = self.waiting.try_acquire().map_err(|_| busy())?;
-        let _turn = self.turns.acquire().await.map_err(|_| busy())?;
         match peer {
-            Peer::Node { id, .. } => self.renew(id, &csr).await,
-            Peer::Local | Peer::Anonymous => self.admit(&csr, &request.token, request.availability).await,
+            Peer::Node { id, .. } => self.nodes.pass(self.renew(id, &csr)).await,
+            Peer::Local | Peer::Anonymous => {
+                self.strangers.pass(self.admit(&csr, &request.token, request.availability)).await
+            }
         }
     }
 
@@ -73,11 +93,7 @@ impl Ca {
             .map_err(Error::from)?;
         let id = NodeId::from_random(rand::random());
         let now = self.clock.now();
-        let created = self.store.update(|tx| {
-            let node = issue::new_node(tx, &id, csr, token, availability, now)?;
-            tx.create(node);
-            Ok(())
-        });
+        let created = self.store.update(|tx| issue::admit(tx, &id, csr, token, availability, now));
         created.await.map_err(status)?;
         tracing::info!(node = %id, "a node has joined");
         Ok(id)

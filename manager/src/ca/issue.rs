@@ -6,12 +6,30 @@ use identity::{JoinToken, RootCa, Subject};
 use proto::model::{
     Availability, Certificate, Cluster, IssuanceState, Membership, Node, NodeId, NodeSpec, Role, Sensitive,
 };
-use raft_store::Tables;
+use raft_store::{Tables, Transaction};
 
 use crate::error::Error;
 
-/// A node that has shown `token`, with its certificate.
-pub fn new_node(
+/// Creates the node that has shown `token`, with its certificate.
+///
+/// Void if the cluster has changed since it was read: a token that was replaced opens nothing, though this manager may
+/// not have heard of it yet.
+pub fn admit(
+    tx: &mut Transaction,
+    id: &NodeId,
+    csr: &str,
+    token: &str,
+    availability: Availability,
+    now: SystemTime,
+) -> Result<(), Error> {
+    let cluster = cluster(tx)?.id.clone();
+    let node = new_node(tx, id, csr, token, availability, now)?;
+    tx.expect_unchanged(cluster);
+    tx.create(node);
+    Ok(())
+}
+
+fn new_node(
     tables: &Tables,
     id: &NodeId,
     csr: &str,

@@ -1,9 +1,9 @@
 //! Who gets a certificate, and which.
 
-use std::sync::Arc;
+use std::time::SystemTime;
 
-use identity::{Connection, JoinToken, NodeCertificate, PrivateKey, RootCertificate};
-use proto::model::{ClusterId, Role};
+use identity::{Connection, JoinToken, NodeCertificate, PrivateKey, RootCertificate, RootDigest};
+use proto::model::{Cluster, ClusterId, Role};
 use proto::wire::node_ca_server::NodeCa as _;
 use tonic::Code;
 
@@ -133,7 +133,33 @@ async fn a_node_sees_its_own_certificate_only() {
 #[tokio::test]
 async fn a_crowd_is_told_to_come_again() {
     let swarm = swarm().await;
-    let _all = Arc::clone(&swarm.ca.waiting).acquire_many_owned(WAITING as u32).await.unwrap();
+    let _all = swarm.ca.strangers.places.acquire_many((AT_A_TIME + WAITING) as u32).await.unwrap();
     let refused = swarm.issue(Peer::Anonymous, application(&swarm.worker)).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
+    // Nodes do not stand in that queue.
+    put(&swarm.store, [node(1)]).await;
+    let renewal = a_node(&fixtures::node_id(1), Role::Worker);
+    swarm.issue(renewal, application("")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_that_is_replaced_meanwhile_opens_nothing() {
+    let swarm = swarm().await;
+    let csr = application("").csr;
+    let csr = std::str::from_utf8(&csr).unwrap();
+    let mut looks = 0;
+    let admitted = swarm.store.update(|tx| {
+        looks += 1;
+        // As on a manager that has not heard of the rotation: its view is older.
+        if looks == 1 {
+            let mut cluster = Cluster::clone(swarm.store.view().cluster().unwrap());
+            let fresh = JoinToken::generate(RootDigest::of(&cluster.root_ca.cert)).unwrap();
+            cluster.root_ca.join_tokens.worker = proto::model::Sensitive::new(fresh.to_string());
+            futures_util::FutureExt::now_or_never(put(&swarm.store, [cluster])).unwrap();
+        }
+        issue::admit(tx, &"n1".into(), csr, &swarm.worker, Availability::Active, SystemTime::now())
+    });
+    let refused = status(admitted.await.unwrap_err());
+    assert_eq!((refused.code(), looks), (Code::PermissionDenied, 2));
+    assert_eq!(swarm.store.view().nodes().count(), 0);
 }
