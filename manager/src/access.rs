@@ -7,6 +7,7 @@
 //! counts, and a node that is in no store any more may do nothing.
 
 mod layer;
+mod load;
 mod table;
 
 use proto::model::{ClusterId, NodeId, Role};

@@ -72,12 +72,8 @@ fn updates(
             if !updates.is_empty() {
                 yield Ok(WatchResponse { updates });
             }
-            let next = async {
-                subscription.changed().await;
-                pace.wait().await;
-            };
-            if ended.run_until_cancelled(next).await.is_none() {
-                yield Err(Status::unavailable("the session has ended: register again"));
+            if let Err(end) = subscription.due(&mut pace, &ended).await {
+                yield Err(end);
                 return;
             }
         }

@@ -101,7 +101,7 @@ impl wire::dispatcher_server::Dispatcher for Dispatcher {
         let node = peers::node_id(&request)?;
         let addr = peers::remote_ip(&request);
         let description = session::description(request.into_inner())?;
-        let session = self.sessions.open(node.clone())?;
+        let session = self.sessions.open(node.clone(), tokio::time::Instant::now())?;
         // Before the node is ready, else the leader might still judge it by an old heartbeat.
         self.liveness.heard(&node);
         session::register(&self.store, &session, &description, addr).await?;

@@ -17,6 +17,7 @@ use raft_store::{Commit, Store, View};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 /// What a subscriber has to look at again.
 pub trait Marks: Send + 'static {
@@ -24,6 +25,9 @@ pub trait Marks: Send + 'static {
     type Touched: Send;
 
     fn touched(commit: &Commit) -> Option<Self::Touched>;
+
+    /// The only nodes whose subscribers it may concern; none if that is not known.
+    fn nodes(touched: &Self::Touched) -> Option<impl Iterator<Item = &NodeId>>;
 
     /// Adds what concerns `node`. Whether anything does.
     fn mark(&mut self, node: &NodeId, touched: &Self::Touched) -> bool;
@@ -34,33 +38,29 @@ pub trait Marks: Send + 'static {
 
 pub struct Hub<M> {
     store: Store,
-    subscribers: Mutex<Subscribers<M>>,
-}
-
-struct Subscribers<M> {
-    all: HashMap<u64, Subscriber<M>>,
-    next: u64,
+    /// One a node, the newest: what a node can make a manager keep is bounded.
+    subscribers: Mutex<HashMap<NodeId, Arc<Subscriber<M>>>>,
 }
 
 struct Subscriber<M> {
-    node: NodeId,
-    marks: M,
-    wake: Arc<Notify>,
+    marks: Mutex<M>,
+    wake: Notify,
+    replaced: CancellationToken,
 }
 
 impl<M: Marks> Hub<M> {
     pub fn new(store: Store) -> Arc<Self> {
-        let subscribers = Mutex::new(Subscribers { all: HashMap::new(), next: 0 });
-        Arc::new(Self { store, subscribers })
+        Arc::new(Self { store, subscribers: Mutex::default() })
     }
 
+    /// Takes the place of the subscription that the node had.
     pub fn subscribe(self: &Arc<Self>, node: NodeId, marks: M) -> Subscription<M> {
-        let wake = Arc::new(Notify::new());
-        let mut subscribers = self.lock();
-        let id = subscribers.next;
-        subscribers.next += 1;
-        subscribers.all.insert(id, Subscriber { node, marks, wake: Arc::clone(&wake) });
-        Subscription { hub: Arc::clone(self), id, wake }
+        let replaced = CancellationToken::new();
+        let subscriber = Arc::new(Subscriber { marks: Mutex::new(marks), wake: Notify::new(), replaced });
+        if let Some(earlier) = self.lock().insert(node.clone(), Arc::clone(&subscriber)) {
+            earlier.replaced.cancel();
+        }
+        Subscription { hub: Arc::clone(self), node, subscriber }
     }
 
     /// Follows the store until cancelled.
@@ -79,50 +79,81 @@ impl<M: Marks> Hub<M> {
 
     fn mark(&self, commit: &Commit) {
         let Some(touched) = M::touched(commit) else { return };
-        for subscriber in self.lock().all.values_mut() {
-            if subscriber.marks.mark(&subscriber.node, &touched) {
-                subscriber.wake.notify_one();
+        let subscribers = self.lock();
+        match M::nodes(&touched) {
+            Some(nodes) => {
+                let concerned = nodes.filter_map(|node| subscribers.get_key_value(node));
+                concerned.for_each(|(node, subscriber)| subscriber.mark(node, &touched));
             }
+            None => subscribers.iter().for_each(|(node, subscriber)| subscriber.mark(node, &touched)),
         }
     }
 
     fn mark_all(&self) {
-        for subscriber in self.lock().all.values_mut() {
-            subscriber.marks.mark_all();
+        for subscriber in self.lock().values() {
+            subscriber.marks().mark_all();
             subscriber.wake.notify_one();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Subscribers<M>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Subscriber<M>>>> {
         // Nothing that runs under the lock leaves the table half changed.
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl<M: Marks> Subscriber<M> {
+    fn mark(&self, node: &NodeId, touched: &M::Touched) {
+        if self.marks().mark(node, touched) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn marks(&self) -> MutexGuard<'_, M> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub struct Subscription<M: Marks> {
     hub: Arc<Hub<M>>,
-    id: u64,
-    wake: Arc<Notify>,
+    node: NodeId,
+    subscriber: Arc<Subscriber<M>>,
 }
 
 impl<M: Marks> Subscription<M> {
     /// Returns once there are marks that were not read.
     pub async fn changed(&self) {
-        self.wake.notified().await;
+        self.subscriber.wake.notified().await;
     }
 
-    /// Reads the marks with the newest view; nothing is marked meanwhile.
+    /// Returns once there are marks that were not read and the pace allows it. The error is what the stream ends with.
+    pub async fn due(&self, pace: &mut Pace, ended: &CancellationToken) -> Result<(), Status> {
+        let next = async {
+            self.changed().await;
+            pace.wait().await;
+        };
+        tokio::select! {
+            () = next => Ok(()),
+            () = ended.cancelled() => Err(Status::unavailable("the session has ended: register again")),
+            () = self.subscriber.replaced.cancelled() => {
+                Err(Status::aborted(format!("node {} has opened another stream of this kind", self.node)))
+            }
+        }
+    }
+
+    /// Reads the marks with the newest view; the subscriber is not marked meanwhile.
     pub fn read<R>(&self, look: impl FnOnce(View, &mut M) -> R) -> R {
-        let mut subscribers = self.hub.lock();
-        let subscriber =
-            subscribers.all.get_mut(&self.id).expect("a subscriber is there until it is dropped");
-        look(self.hub.store.view(), &mut subscriber.marks)
+        let mut marks = self.subscriber.marks();
+        look(self.hub.store.view(), &mut marks)
     }
 }
 
 impl<M: Marks> Drop for Subscription<M> {
     fn drop(&mut self) {
-        self.hub.lock().all.remove(&self.id);
+        let mut subscribers = self.hub.lock();
+        if subscribers.get(&self.node).is_some_and(|current| Arc::ptr_eq(current, &self.subscriber)) {
+            subscribers.remove(&self.node);
+        }
     }
 }
 

@@ -60,6 +60,9 @@ use peers::Peers;
 /// The largest request; a spec may have 1 MiB, a report of many tasks more.
 const LARGEST_REQUEST: usize = 8 << 20;
 
+/// The largest request of somebody without a certificate: one for a certificate, with a token.
+const LARGEST_OF_STRANGERS: usize = 64 << 10;
+
 pub struct Config {
     pub store: Store,
     pub cluster: ClusterId,
@@ -112,8 +115,8 @@ impl Manager {
             log_broker: LogBrokerServer::new(logs),
             dispatcher: DispatcherServer::new(dispatcher).max_decoding_message_size(LARGEST_REQUEST),
             directory: DirectoryServer::new(directory),
-            ca: CaServer::new(ca.clone()),
-            node_ca: NodeCaServer::new(ca),
+            ca: CaServer::new(ca.clone()).max_decoding_message_size(LARGEST_OF_STRANGERS),
+            node_ca: NodeCaServer::new(ca).max_decoding_message_size(LARGEST_OF_STRANGERS),
             membership: RaftMembershipServer::new(Membership::new(store.clone())),
             liveness: LivenessServer::new(liveness::Listener(Arc::clone(&liveness))),
         };

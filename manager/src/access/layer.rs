@@ -12,6 +12,7 @@ use raft_store::Store;
 use tonic::Status;
 use tower::{Layer, Service};
 
+use super::load::{Load, STRANGERS_TIME};
 use super::{Denied, check, check_member};
 use crate::fanout::until;
 
@@ -24,11 +25,30 @@ const REPLICA_LAG: Duration = Duration::from_secs(2);
 pub struct Guard {
     store: Store,
     cluster: Arc<ClusterId>,
+    load: Load,
 }
 
 impl Guard {
     pub fn new(store: Store, cluster: ClusterId) -> Self {
-        Self { store, cluster: Arc::new(cluster) }
+        Self { store, cluster: Arc::new(cluster), load: Load::default() }
+    }
+
+    async fn call<E, R>(
+        &self,
+        path: &str,
+        peer: &Peer,
+        call: impl Future<Output = Result<R, E>>,
+    ) -> Result<Result<R, E>, Status> {
+        let _under_way = self.load.begin(peer)?;
+        if let Err(denied) = self.admit(path, peer).await {
+            tracing::debug!(%denied, "refused a call");
+            return Err(denied.into());
+        }
+        if *peer != Peer::Anonymous {
+            return Ok(call.await);
+        }
+        let late = |_| Status::deadline_exceeded("the call took too long");
+        tokio::time::timeout(STRANGERS_TIME, call).await.map_err(late)
     }
 
     async fn admit(&self, path: &str, peer: &Peer) -> Result<(), Denied> {
@@ -96,13 +116,9 @@ where
         Box::pin(async move {
             let connection = request.extensions().get::<identity::Connection>();
             let peer = connection.map_or(Peer::Anonymous, |connection| connection.peer.clone());
-            match guard.admit(request.uri().path(), &peer).await {
-                Ok(()) => inner.call(request).await,
-                Err(denied) => {
-                    tracing::debug!(%denied, "refused a call");
-                    Ok(Status::from(denied).into_http())
-                }
-            }
+            let path = request.uri().path().to_owned();
+            let call = async { inner.call(request).await };
+            guard.call(&path, &peer, call).await.unwrap_or_else(|refusal| Ok(refusal.into_http()))
         })
     }
 }

@@ -114,6 +114,11 @@ impl Marks for Known {
         (!touched.is_empty()).then_some(touched)
     }
 
+    /// Who was told of a network is known to each alone.
+    fn nodes(_: &Touched) -> Option<impl Iterator<Item = &NodeId>> {
+        None::<std::iter::Empty<&NodeId>>
+    }
+
     fn mark(&mut self, node: &NodeId, touched: &Touched) -> bool {
         let mut marked = touched.nodes.contains(node);
         if marked && self.needs == Needs::Same {

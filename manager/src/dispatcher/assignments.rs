@@ -33,12 +33,8 @@ pub fn stream(
         });
         yield Ok(assigned.complete(&first));
         loop {
-            let next = async {
-                subscription.changed().await;
-                pace.wait().await;
-            };
-            if ended.run_until_cancelled(next).await.is_none() {
-                yield Err(Status::unavailable("the session has ended: register again"));
+            if let Err(end) = subscription.due(&mut pace, &ended).await {
+                yield Err(end);
                 return;
             }
             let (marks, view) = subscription.read(|view, marks| (std::mem::take(marks), view));
@@ -189,6 +185,10 @@ impl fanout::Marks for Marks {
             }
         }
         (!touched.0.is_empty()).then_some(touched)
+    }
+
+    fn nodes(touched: &Touched) -> Option<impl Iterator<Item = &NodeId>> {
+        Some(touched.0.keys())
     }
 
     fn mark(&mut self, node: &NodeId, touched: &Touched) -> bool {

@@ -92,6 +92,10 @@ impl fanout::Marks for Marks {
         (touched.everybody || !touched.nodes.is_empty()).then_some(touched)
     }
 
+    fn nodes(touched: &Touched) -> Option<impl Iterator<Item = &NodeId>> {
+        (!touched.everybody).then(|| touched.nodes.iter())
+    }
+
     fn mark(&mut self, node: &NodeId, touched: &Touched) -> bool {
         touched.everybody || touched.nodes.contains(node)
     }

@@ -1,6 +1,8 @@
 //! A node's session, from its registration to its end.
 
 use proto::model::{NodeState, TaskState};
+use proto::network::WatchRequest;
+use proto::network::directory_client::DirectoryClient;
 use proto::wire::assignments_message::Type;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::update_task_status_request::TaskStatusUpdate;
@@ -176,5 +178,32 @@ async fn an_incomplete_registration_names_the_field() {
     let mut client = DispatcherClient::new(swarm.worker(&node_id(1)));
     let refused = client.session(SessionRequest::default()).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "description is missing"));
+    swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_has_one_stream_of_each_kind_the_newest() {
+    let swarm = Swarm::start().await;
+    put(&swarm.store, [node(1)]).await;
+    let mut joined = join(&swarm, 1).await;
+    let session_id = joined.first.session_id.clone();
+    let assignments = || AssignmentsRequest { session_id: session_id.clone() };
+    let mut first = joined.client.assignments(assignments()).await.unwrap().into_inner();
+    let mut second = joined.client.assignments(assignments()).await.unwrap().into_inner();
+    assert_eq!(ended(&mut first).await.code(), Code::Aborted);
+    let mut directory = DirectoryClient::new(swarm.worker(&node_id(1)));
+    let watch = || WatchRequest { session_id: session_id.clone() };
+    let mut older = directory.watch(watch()).await.unwrap().into_inner();
+    let _newer = directory.watch(watch()).await.unwrap().into_inner();
+    assert_eq!(ended(&mut older).await.code(), Code::Aborted);
+
+    // The newer one lives: the other's end has not taken it along.
+    soon("the complete set", second.message()).await.unwrap().unwrap();
+    put(&swarm.store, [network(1)]).await;
+    let web = service(1, &[1]);
+    put(&swarm.store, [web.clone()]).await;
+    put(&swarm.store, [task(1, &web, 1, &[1])]).await;
+    let news = soon("the task", second.message()).await.unwrap().unwrap();
+    assert_eq!(news.changes.len(), 1);
     swarm.stop().await;
 }
