@@ -1,0 +1,169 @@
+//! What somebody can do with a certificate that he has: a worker's, and one of a manager that is none any more.
+
+#![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
+
+use std::fmt::Debug;
+use std::fs::File;
+
+use e2e::{Host, Lab, PATIENCE, wait};
+use identity::{CertificateDir, Credentials, Dialer};
+use nix::sched::{CloneFlags, setns};
+use proto::network::WatchRequest;
+use proto::network::directory_client::DirectoryClient;
+use proto::raft;
+use proto::raft::liveness_client::LivenessClient;
+use proto::raft::raft_client::RaftClient;
+use proto::store::Vote;
+use proto::wire::control_client::ControlClient;
+use proto::wire::dispatcher_client::DispatcherClient;
+use proto::wire::raft_membership_client::RaftMembershipClient;
+use proto::wire::update_task_status_request::TaskStatusUpdate;
+use proto::wire::{
+    AssignmentsRequest, JoinRequest, ListNodesRequest, NodeDescription, SessionRequest, TaskState,
+    TaskStatus, UpdateTaskStatusRequest,
+};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// What the host shows of itself now; it may show something else later.
+fn credentials(host: &Host) -> Credentials {
+    let (identity, root) = CertificateDir::new(&host.folder().join("data")).load().unwrap().unwrap();
+    Credentials::new(identity, root).unwrap()
+}
+
+/// Does `story` in the host's network, where the managers are reached.
+fn inside<T: Send>(host: &Host, story: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            setns(File::open(host.netns()).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(story)
+        });
+        there.join().unwrap()
+    })
+}
+
+/// A connection to the manager `to` under these credentials.
+fn channel(credentials: &Credentials, to: &Host) -> Channel {
+    Dialer::new(credentials.clone()).channel(&format!("{}:2377", to.addr())).unwrap()
+}
+
+#[track_caller]
+fn refused<T: Debug>(what: &str, answer: Result<T, Status>, code: Code) -> String {
+    let status = answer.err().unwrap_or_else(|| panic!("{what} was accepted"));
+    assert_eq!(status.code(), code, "{what}: {status:?}");
+    status.message().to_owned()
+}
+
+/// A report that the task runs or, rather, has failed.
+fn report(session_id: &str, task_id: &str) -> UpdateTaskStatusRequest {
+    let status = TaskStatus { state: TaskState::Failed.into(), ..Default::default() };
+    let update = TaskStatusUpdate { task_id: task_id.to_owned(), status: Some(status) };
+    UpdateTaskStatusRequest { session_id: session_id.to_owned(), updates: vec![update] }
+}
+
+async fn open_session(channel: &Channel) -> (tonic::Streaming<proto::wire::SessionMessage>, String) {
+    let description = Some(NodeDescription { hostname: "h3".to_owned(), ..Default::default() });
+    let request = SessionRequest { description, session_id: String::new() };
+    let mut session = DispatcherClient::new(channel.clone()).session(request).await.unwrap().into_inner();
+    let id = session.message().await.unwrap().unwrap().session_id;
+    (session, id)
+}
+
+/// A leader of a term that is long over speaks, as the member `claimed`.
+async fn append(channel: &Channel, to: u64, claimed: u64) -> Result<(), Status> {
+    let vote = Some(Vote { term: 0, candidate: claimed, committed: true });
+    let append = raft::AppendRequest { to, vote, ..Default::default() };
+    let mut answers =
+        RaftClient::new(channel.clone()).append(tokio_stream::iter([append])).await?.into_inner();
+    answers.message().await.map(drop)
+}
+
+async fn vote(channel: &Channel, to: u64, claimed: u64) -> Result<(), Status> {
+    let vote = Some(Vote { term: 1 << 40, candidate: claimed, committed: false });
+    let request = raft::VoteRequest { to, vote, ..Default::default() };
+    RaftClient::new(channel.clone()).vote(request).await.map(drop)
+}
+
+/// What only managers may do.
+async fn managers_calls_are_refused(channel: &Channel) {
+    let list = ControlClient::new(channel.clone()).list_nodes(ListNodesRequest::default()).await;
+    refused("ListNodes", list, Code::PermissionDenied);
+    let join = RaftMembershipClient::new(channel.clone()).join(JoinRequest::default()).await;
+    refused("Join", join, Code::PermissionDenied);
+    let beat = LivenessClient::new(channel.clone()).beat(raft::BeatRequest::default()).await;
+    refused("Beat", beat, Code::PermissionDenied);
+    let mut group = RaftClient::new(channel.clone());
+    refused("Propose", group.propose(raft::ProposeRequest::default()).await, Code::PermissionDenied);
+    let change = group.change_membership(raft::ChangeMembershipRequest::default()).await;
+    refused("ChangeMembership", change, Code::PermissionDenied);
+    refused("Members", group.members(raft::MembersRequest {}).await, Code::PermissionDenied);
+    refused("Append", append(channel, 1, 1).await, Code::PermissionDenied);
+    refused("Vote", vote(channel, 1, 1).await, Code::PermissionDenied);
+}
+
+#[test]
+fn a_workers_certificate_opens_what_is_its_own() {
+    let lab = Lab::swarm("a worker's certificate", 1, 2);
+    let [h1, h2, h3] = [1, 2, 3].map(|number| lab.host(number));
+    let image = lab.web();
+    let on_h2 = ["--constraint", "node.hostname==h2", "--name", "web", &image];
+    h1.ctl(&[&["service", "create"], &on_h2[..]].concat()).ok();
+    let tasks = h1.wait_running("web", 1);
+    // Its own daemon must not take the session back in the middle.
+    h3.freeze();
+    let (mine, others) = (credentials(h3), credentials(h2));
+    inside(h3, async {
+        let channel = channel(&mine, h1);
+        managers_calls_are_refused(&channel).await;
+
+        let (_session, id) = open_session(&channel).await;
+        let mut dispatcher = DispatcherClient::new(channel.clone());
+        let said = dispatcher.update_task_status(report(&id, &tasks[0].id)).await;
+        let said = refused("a report about another's task", said, Code::PermissionDenied);
+        assert!(said.contains(&tasks[0].id), "{said}");
+
+        let other = self::channel(&others, h1);
+        let watch = DirectoryClient::new(other.clone()).watch(WatchRequest { session_id: id.clone() }).await;
+        refused("another's session at the directory", watch, Code::NotFound);
+        let assignments = AssignmentsRequest { session_id: id.clone() };
+        let assignments = DispatcherClient::new(other.clone()).assignments(assignments).await;
+        refused("another's session for assignments", assignments, Code::NotFound);
+        let said = DispatcherClient::new(other).update_task_status(report(&id, &tasks[0].id)).await;
+        refused("another's session for a report", said, Code::NotFound);
+    });
+    h3.resume();
+    assert_eq!(h1.wait_running("web", 1)[0].id, tasks[0].id);
+}
+
+#[test]
+fn a_certificate_of_a_manager_that_was_demoted_opens_nothing_of_a_managers() {
+    let lab = Lab::swarm("a demoted manager's certificate", 2, 0);
+    let (h1, h2) = (lab.host(1), lab.host(2));
+    let kept = credentials(h2);
+    let ids = inside(h2, async {
+        let id = async |to| RaftClient::new(channel(&kept, to)).identify(raft::IdentifyRequest {}).await;
+        let (h1, h2) = (id(h1).await.unwrap(), id(h2).await.unwrap());
+        (h1.into_inner().raft_id, h2.into_inner().raft_id)
+    });
+    h1.ctl(&["node", "demote", "h2"]).ok();
+    wait("h2 to be a worker", PATIENCE, || {
+        let node = h1.node("h2");
+        let renewed = credentials(h2).current().identity().subject().role == proto::model::Role::Worker;
+        let worker = node.manager_status.is_empty() && renewed;
+        if worker { Ok(()) } else { Err(format!("{node:#?}")) }
+    });
+    inside(h2, async {
+        let channel = channel(&kept, h1);
+        let list = ControlClient::new(channel.clone()).list_nodes(ListNodesRequest::default()).await;
+        refused("ListNodes", list, Code::PermissionDenied);
+        let propose = RaftClient::new(channel.clone()).propose(raft::ProposeRequest::default()).await;
+        refused("Propose", propose, Code::PermissionDenied);
+        // Replication asks the group, not the store: h2 is no member any more, and was never h1.
+        for claimed in [ids.0, ids.1, 1] {
+            refused("Append", append(&channel, ids.0, claimed).await, Code::PermissionDenied);
+            refused("Vote", vote(&channel, ids.0, claimed).await, Code::PermissionDenied);
+        }
+    });
+    h1.create_network("afterwards", "10.0.9.0/24");
+}
