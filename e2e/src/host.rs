@@ -62,11 +62,11 @@ impl Host {
         format!("unix://{}/swarmd.sock", self.folder.display())
     }
 
-    fn data_root(&self) -> PathBuf {
+    pub fn data_root(&self) -> PathBuf {
         self.folder.join("data")
     }
 
-    fn exec_root(&self) -> PathBuf {
+    pub fn exec_root(&self) -> PathBuf {
         self.folder.join("run")
     }
 
@@ -119,6 +119,13 @@ impl Host {
     pub fn ctl_within(&self, bound: Duration, arguments: &[&str]) -> Output {
         let socket = self.socket();
         command::run_within(bound, &program("swarmctl"), &[&["-H", &socket], arguments].concat())
+    }
+
+    /// As `ctl`, with Docker's client configuration in the folder `config`.
+    pub fn ctl_with_config(&self, config: &Path, arguments: &[&str]) -> Output {
+        let (config, program) = (format!("DOCKER_CONFIG={}", config.display()), program("swarmctl"));
+        let socket = self.socket();
+        command::run("env", &[&[config.as_str(), &program, "-H", &socket], arguments].concat())
     }
 
     /// Runs `swarmctl … --format json` and returns the objects printed: those of an array, or one a line.
@@ -183,7 +190,7 @@ impl Host {
     fn assert_alive(&self) {
         let ended = self.daemon().as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());
         if let Some(status) = ended {
-            let log = fs::read_to_string(self.log("swarmd.log")).unwrap_or_default();
+            let log = self.logged();
             let last: Vec<_> = log.lines().rev().take(5).collect();
             let last: Vec<_> = last.into_iter().rev().collect();
             panic!("swarmd of {} ended with {status}:\n{}", self.name, last.join("\n"));
@@ -255,6 +262,13 @@ impl Host {
         run_inside(&self.site.bridge(), "ip", &["link", "set", &self.name, "master", "br0"]).ok();
     }
 
+    /// Lets no more than `rate` (in the words of `tc`, such as `16mbit`) come in from the network.
+    pub fn throttle(&self, rate: &str) {
+        let limit = ["root", "tbf", "rate", rate, "burst", "64k", "latency", "400ms"];
+        let port = ["qdisc", "replace", "dev", &self.name];
+        run_inside(&self.site.bridge(), "tc", &[&port[..], &limit].concat()).ok();
+    }
+
     /// Pulls the plug: every process ends at once, and what a machine loses at a reboot is lost. The disk is kept.
     pub fn power_off(&self) {
         if let Some(mut daemon) = self.daemon().take() {
@@ -280,9 +294,24 @@ impl Host {
         trace::footprint(&self.netns(), &self.folder, &self.cgroup())
     }
 
+    /// Everything else that a task leaves on this host, one thing a line.
+    pub fn residue(&self) -> std::collections::BTreeSet<String> {
+        trace::residue(&self.folder, &self.cgroup())
+    }
+
+    /// Process ids of this host's programs with that name.
+    pub fn processes(&self, program: &str) -> Vec<i32> {
+        crate::running_program(program, &format!("{}/", self.folder.display()))
+    }
+
     /// Paths of the network namespaces of tasks and overlays on this host.
     pub fn namespaces(&self) -> Vec<PathBuf> {
         trace::namespaces(&self.folder)
+    }
+
+    /// What `swarmd` has written to its log.
+    pub fn logged(&self) -> String {
+        fs::read_to_string(self.log("swarmd.log")).unwrap_or_default()
     }
 
     /// The files of `swarmd` on this host that contain `text`. Images and containers are left out.

@@ -71,8 +71,17 @@ fn digest(data: &[u8]) -> String {
 
 /// Makes the one layer, with `scratch` as working folder.
 pub(crate) fn layer(scratch: &Path) -> Layer {
+    large_layer(scratch, 0)
+}
+
+/// The layer with `ballast` bytes more that do not compress.
+pub(crate) fn large_layer(scratch: &Path, ballast: usize) -> Layer {
     let root = scratch.join("rootfs");
     fill(&root).unwrap_or_else(|error| panic!("cannot make an image in {}: {error}", root.display()));
+    if ballast > 0 {
+        let file = root.join("ballast").display().to_string();
+        run("sh", &["-ec", &format!("head -c {ballast} /dev/urandom >{file}")]).ok();
+    }
 
     let archive = scratch.join("layer.tar");
     let (archive, root) = (archive.display().to_string(), root.display().to_string());

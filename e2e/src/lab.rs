@@ -11,7 +11,7 @@ use crate::clean;
 use crate::command::run;
 use crate::host::Host;
 use crate::image;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Registry, Strictness};
 
 /// What every host of a lab shares.
 #[derive(Debug, Clone)]
@@ -52,12 +52,11 @@ impl Lab {
             Self { site: Site { name, folder, logs }, hosts: Vec::new(), registry: None, kept: false };
 
         make_bridge(&lab.site);
-        let registry = Registry::start(
+        lab.registry = Some(Registry::start(
             &lab.site.bridge(),
-            &lab.site.folder.join("registry"),
+            &lab.registry_folder(),
             &lab.site.logs.join("registry.log"),
-        );
-        lab.registry = Some(registry);
+        ));
         (0..hosts).for_each(|_| lab.add_host());
         lab.registry.iter().for_each(Registry::ready);
         lab
@@ -95,6 +94,23 @@ impl Lab {
     /// The reference of `name` in the lab's registry, whether it exists or not.
     pub fn image(&self, name: &str) -> String {
         format!("{}/{name}", registry::ADDRESS)
+    }
+
+    /// Starts another registry with the same images, which no host is allowed to speak to in plain HTTP.
+    pub fn strict_registry(&self, strictness: Strictness) -> Registry {
+        let log = self.site.logs.join("strict-registry.log");
+        Registry::strict(&self.site.bridge(), &self.registry_folder(), strictness, &log)
+    }
+
+    /// Adds an image as `web`, and larger by `bytes`, to the registry; returns its reference.
+    pub fn large_image(&self, name: &str, bytes: usize) -> String {
+        registry::publish_large(&self.registry_folder(), name, bytes)
+            .unwrap_or_else(|error| panic!("cannot publish {name}: {error}"));
+        self.image(name)
+    }
+
+    fn registry_folder(&self) -> PathBuf {
+        self.site.folder.join("registry")
     }
 
     /// Makes an archive with version 2 of the image, named `reference`, as `image load` takes it.

@@ -63,7 +63,7 @@ pub(crate) fn remove_cgroups(name: &str) {
 }
 
 /// The folders of the cgroups `name` and below, parents first.
-fn cgroups(name: &str) -> Vec<PathBuf> {
+pub(crate) fn cgroups(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(&Path::new(CGROUPS).join(name), &mut found);
     for hierarchy in folders(Path::new(CGROUPS)) {
@@ -105,4 +105,9 @@ pub fn resident_kib(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// How many files and sockets a process has open.
+pub fn open_files(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }

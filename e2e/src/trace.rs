@@ -28,6 +28,30 @@ pub(crate) fn footprint(netns: &str, folder: &Path, cgroup: &str) -> BTreeSet<St
     lines
 }
 
+/// What containers leave on a host beside the kernel's networking: processes, control groups, files and snapshots.
+pub(crate) fn residue(folder: &Path, cgroup: &str) -> BTreeSet<String> {
+    let kinds = [
+        ("container's folder", "data/containers/*"),
+        ("volume", "data/volumes/*"),
+        ("shim's folder", "run/containerd/state/io.containerd.runtime.v2.task/*/*"),
+        ("runc's folder", "run/runc/*/*"),
+        ("snapshot", "data/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/*"),
+    ];
+    let mut lines: BTreeSet<String> = kinds
+        .iter()
+        .flat_map(|(kind, pattern)| {
+            let found = run("sh", &["-c", &format!("ls -d {}/{pattern}", folder.display())]).stdout;
+            found.lines().map(|path| format!("{kind} {path}")).collect::<Vec<_>>()
+        })
+        .collect();
+    let path = folder.display().to_string();
+    for program in ["containerd-shim", "swarm-logger", "runc"] {
+        lines.extend(process::running_program(program, &path).iter().map(|pid| format!("{program} {pid}")));
+    }
+    lines.extend(process::cgroups(cgroup).iter().map(|group| format!("control group {}", group.display())));
+    lines
+}
+
 /// The network namespaces that are mounted below `folder`.
 pub(crate) fn namespaces(folder: &Path) -> Vec<PathBuf> {
     let kinds = run("findmnt", &["--list", "--noheadings", "--types", "nsfs", "--output", "TARGET"]);

@@ -100,21 +100,20 @@ async fn tls_and_plain_http() {
     );
     let name = format!("{}/app:v1", secure.host);
     let error = node.pull(&name).await.unwrap_err();
-    assert!(error.report().contains("certs directory"), "{}", error.report());
+    let ca = node.config.certs_dir.join(&secure.host).join("ca.crt");
+    let remedy = format!("its CA may be put into {}", ca.display());
+    assert!(error.report().ends_with(&remedy), "{}", error.report());
 
-    // With its CA.
-    let certs = node.place.root.join("certs");
-    std::fs::create_dir_all(certs.join(&secure.host)).unwrap();
-    std::fs::copy(secure.directory.join("cert.pem"), certs.join(&secure.host).join("ca.crt")).unwrap();
-    node.runtime().shutdown().await;
-    node.config.certs_dir = Some(certs);
-    node.runtime = Some(worker::runtime::containerd::Containerd::start(node.config.clone()).await.unwrap());
+    // With its CA, at once.
+    std::fs::create_dir_all(ca.parent().unwrap()).unwrap();
+    std::fs::copy(secure.directory.join("cert.pem"), &ca).unwrap();
     node.pull(&name).await.unwrap();
     node.runtime().remove_image(&name).await.unwrap();
 
     // As an insecure one.
     node.runtime().shutdown().await;
-    (node.config.certs_dir, node.config.insecure_registries) = (None, vec![secure.host.clone()]);
+    std::fs::remove_file(&ca).unwrap();
+    node.config.insecure_registries = vec![secure.host.clone()];
     node.runtime = Some(worker::runtime::containerd::Containerd::start(node.config.clone()).await.unwrap());
     node.pull(&name).await.unwrap();
     node.runtime().shutdown().await;

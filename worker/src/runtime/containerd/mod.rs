@@ -56,8 +56,8 @@ pub struct Config {
     pub log_limits: Limits,
     /// `host`, `host:port` or CIDR block.
     pub insecure_registries: Vec<String>,
-    /// Has `<registry>/*.crt`: further CAs to trust, as `/etc/docker/certs.d`.
-    pub certs_dir: Option<PathBuf>,
+    /// Has `<registry>/*.crt`: further CAs to trust, as `/etc/docker/certs.d`. Need not exist.
+    pub certs_dir: PathBuf,
 }
 
 impl Config {
@@ -67,8 +67,10 @@ impl Config {
         exec_root: impl Into<PathBuf>,
         logger: impl Into<PathBuf>,
     ) -> Self {
+        let data_root = data_root.into();
         Self {
-            data_root: data_root.into(),
+            certs_dir: data_root.join("certs.d"),
+            data_root,
             exec_root: exec_root.into(),
             containerd: None,
             cgroup_parent: "/swarmd".to_owned(),
@@ -77,7 +79,6 @@ impl Config {
             logger: logger.into(),
             log_limits: Limits::default(),
             insecure_registries: Vec::new(),
-            certs_dir: None,
         }
     }
 
@@ -241,7 +242,7 @@ impl Runtime for Containerd {
 
 /// Settles what the settings leave open, and makes the paths absolute: others will use them.
 fn check(config: &mut Config) -> Result<(), Error> {
-    for path in [&mut config.data_root, &mut config.exec_root, &mut config.logger] {
+    for path in [&mut config.data_root, &mut config.exec_root, &mut config.logger, &mut config.certs_dir] {
         *path = std::path::absolute(&*path).map_err(Error::io("find", &*path))?;
     }
     if !config.logger.is_file() {

@@ -63,7 +63,7 @@ impl Images {
         client: Client,
         snapshotter: String,
         insecure: &[String],
-        certs_dir: Option<PathBuf>,
+        certs_dir: PathBuf,
         scratch: PathBuf,
     ) -> Result<Self, Error> {
         lease::release_stale(&client).await?;

@@ -30,6 +30,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// asked again: else each of many tasks would wait for it.
 const FALLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 const FALLBACK_FOR: Duration = Duration::from_secs(60);
+/// In the words of rustls.
+const CERTIFICATE: &str = "invalid peer certificate";
 /// Clients are kept because making one reads all root certificates.
 const KEPT_CLIENTS: usize = 64;
 
@@ -42,7 +44,7 @@ enum Transport {
 
 pub(super) struct Registries {
     insecure: Insecure,
-    certs_dir: Option<PathBuf>,
+    certs_dir: PathBuf,
     state: Mutex<State>,
 }
 
@@ -67,7 +69,7 @@ pub(super) struct Fetched {
 }
 
 impl Registries {
-    pub(super) fn new(insecure: &[String], certs_dir: Option<PathBuf>) -> Result<Self, Error> {
+    pub(super) fn new(insecure: &[String], certs_dir: PathBuf) -> Result<Self, Error> {
         // Fails if one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self { insecure: Insecure::parse(insecure)?, certs_dir, state: Mutex::default() })
@@ -114,11 +116,30 @@ impl Registries {
                     return Ok((session, fetched));
                 }
                 // Only a registry that does not speak this transport may speak the next.
-                Err(error @ (Error::Unreachable { .. } | Error::PlainHttp { .. })) => last = Some(error),
+                Err(error @ (Error::Unreachable { .. } | Error::PlainHttp { .. })) => {
+                    self.forget(name.registry());
+                    last = Some(self.with_remedy(error));
+                }
                 Err(error) => return Err(error),
             }
         }
         Err(last.expect("there is at least one transport"))
+    }
+
+    /// The next attempt reads the CA certificates again, which may be why this one failed.
+    fn forget(&self, registry: &str) {
+        self.lock().clients.retain(|(of, ..), _| of != registry);
+    }
+
+    fn with_remedy(&self, error: Error) -> Error {
+        match error {
+            Error::Unreachable { registry, reason } if reason.contains(CERTIFICATE) => {
+                let place = self.certs_dir.join(&registry).join("ca.crt");
+                let reason = format!("{reason}; its CA may be put into {}", place.display());
+                Error::Unreachable { registry, reason }
+            }
+            error => error,
+        }
     }
 
     fn transports(&self, registry: &str) -> Vec<Transport> {
@@ -144,7 +165,7 @@ impl Registries {
         let config = ClientConfig {
             protocol: if transport == Transport::Http { ClientProtocol::Http } else { ClientProtocol::Https },
             accept_invalid_certificates: transport == Transport::Unverified,
-            extra_root_certificates: authorities(self.certs_dir.as_deref(), registry)?,
+            extra_root_certificates: authorities(&self.certs_dir, registry)?,
             connect_timeout: Some(CONNECT_TIMEOUT),
             read_timeout: Some(READ_TIMEOUT),
             user_agent: concat!("swarmd/", env!("CARGO_PKG_VERSION")),
@@ -207,10 +228,11 @@ fn credentials(auth: Option<&RegistryAuth>) -> Result<oci_client::secrets::Regis
 }
 
 /// The CA certificates in `<certs>/<registry>/*.crt`, as dockerd has them in `/etc/docker/certs.d`.
-fn authorities(certs_dir: Option<&Path>, registry: &str) -> Result<Vec<Certificate>, Error> {
-    let Some(directory) = certs_dir.map(|dir| dir.join(registry)).filter(|dir| dir.is_dir()) else {
+fn authorities(certs_dir: &Path, registry: &str) -> Result<Vec<Certificate>, Error> {
+    let directory = certs_dir.join(registry);
+    if !directory.is_dir() {
         return Ok(Vec::new());
-    };
+    }
     let entries = std::fs::read_dir(&directory).map_err(Error::io("read", &directory))?;
     let files = entries.flatten().map(|entry| entry.path());
     files
@@ -263,11 +285,7 @@ fn transport(name: &Name, reason: &str, connecting: bool) -> Error {
     if reason.contains("InvalidContentType") {
         return Error::PlainHttp { registry };
     }
-    if reason.contains("invalid peer certificate") {
-        let reason = format!("{reason}; its CA may be put into <certs directory>/{registry}/ca.crt");
-        return Error::Unreachable { registry, reason };
-    }
-    match connecting {
+    match connecting || reason.contains(CERTIFICATE) {
         true => Error::Unreachable { registry, reason: reason.to_owned() },
         false => Error::Pull { image: name.full(), reason: reason.to_owned(), retry: true },
     }
