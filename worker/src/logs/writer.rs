@@ -51,14 +51,21 @@ impl Writer {
         Ok(Self { directory: directory.to_owned(), limits, file, bytes, _lock: lock })
     }
 
-    /// Appends whole records.
-    fn append(&mut self, records: &[u8]) -> io::Result<()> {
-        let added = records.len() as u64;
-        if self.bytes > 0 && self.bytes + added > self.limits.max_bytes {
-            self.rotate()?;
+    /// Appends whole records, as many to a file as fit.
+    fn append(&mut self, mut records: &[u8]) -> io::Result<()> {
+        while !records.is_empty() {
+            let fit = fitting(records, self.limits.max_bytes.saturating_sub(self.bytes));
+            if fit == 0 && self.bytes > 0 {
+                self.rotate()?;
+                continue;
+            }
+            // One that is larger than a file may be has a file of its own.
+            let (now, later) = records.split_at(if fit > 0 { fit } else { first(records) });
+            self.bytes += now.len() as u64;
+            self.file.write_all(now)?;
+            records = later;
         }
-        self.bytes += added;
-        self.file.write_all(records)
+        Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -78,6 +85,17 @@ impl Writer {
         self.bytes = 0;
         Ok(())
     }
+}
+
+/// Bytes of the records that fit into `room`.
+fn fitting(records: &[u8], room: u64) -> usize {
+    let room = usize::try_from(room).unwrap_or(usize::MAX).min(records.len());
+    records[..room].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+}
+
+/// Bytes of the first record.
+fn first(records: &[u8]) -> usize {
+    records.iter().position(|byte| *byte == b'\n').map_or(records.len(), |end| end + 1)
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -177,5 +195,20 @@ mod tests {
         assert_eq!(lines.last().unwrap().data, b"line 999\n");
         let first = &lines[0].data;
         assert_eq!(*first, format!("line {}\n", 1000 - lines.len()).into_bytes());
+    }
+
+    #[test]
+    fn no_file_grows_over_its_limit_however_much_comes_at_once() {
+        let output = b"x\n".repeat(READ_BYTES);
+        let limits = Limits { max_bytes: 10_000, max_files: 3 };
+        let (directory, lines) = written(&output, limits);
+        let sizes =
+            std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+        let sizes: Vec<u64> = sizes.collect();
+        assert!(sizes.iter().all(|size| *size <= limits.max_bytes), "{sizes:?}");
+        assert!(lines.len() > 200, "two files are full: {}", lines.len());
+        // A record that is larger than a file may be.
+        let (_directory, lines) = written(&[b'y'; 5000], Limits { max_bytes: 100, max_files: 3 });
+        assert_eq!(lines[0].data.len(), 5000);
     }
 }
