@@ -11,6 +11,7 @@ pub mod logs;
 pub mod network;
 pub mod runtime;
 mod task;
+mod timed;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

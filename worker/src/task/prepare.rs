@@ -14,6 +14,7 @@ use super::runner::Shared;
 use super::step::Failure;
 use crate::backoff::Backoff;
 use crate::runtime::{self, ContainerConfig, PullPhase, PullProgress, RegistryAuth, Verdict};
+use crate::timed::timed;
 
 /// Attempts at a pull that may work in a moment. After these the task is rejected, and a new one tried elsewhere.
 const PULLS: u32 = 5;
@@ -28,20 +29,21 @@ pub(super) struct Prepared {
 }
 
 pub(super) async fn prepare(shared: &Shared, assigned: &Assigned) -> Result<Prepared, Failure> {
+    let id = assigned.id().as_str();
     let netns = shared.networks.sandbox_path(assigned.id());
     let config = container::config(assigned, &shared.facts, netns);
     // What the spec asks for is checked before anything is fetched.
     let config = config.map_err(|error| Failure::rejected(error.to_string()))?;
     let attached = AtomicBool::new(false);
     let attaching = async {
-        attach(shared, assigned).await?;
+        timed(id, "network", attach(shared, assigned)).await?;
         attached.store(true, Ordering::Relaxed);
         Ok(())
     };
     let making = async {
-        let image = pull(shared, assigned).await?;
-        let permit = permit(shared).await;
-        create(shared, &ContainerConfig { image, ..config }).await?;
+        let image = timed(id, "image", pull(shared, assigned)).await?;
+        let permit = timed(id, "turn", permit(shared)).await;
+        timed(id, "create", create(shared, &ContainerConfig { image, ..config })).await?;
         Ok(permit.filter(|_| attached.load(Ordering::Relaxed)))
     };
     let (permit, ()) = tokio::try_join!(making, attaching)?;

@@ -19,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::description::Facts;
 use crate::network::Networks;
 use crate::runtime::{self, Exit, Runtime, Status, Verdict};
+use crate::timed::timed;
 
 /// Docker's default for `--stop-grace-period`.
 const GRACE: Duration = Duration::from_secs(10);
@@ -112,13 +113,15 @@ impl Runner {
 
     async fn start_once(&mut self) -> Result<Container, Failure> {
         if self.permit.is_none() {
-            self.permit = prepare::permit(&self.shared).await;
+            self.permit = timed(self.id().as_str(), "turn", prepare::permit(&self.shared)).await;
         }
         self.report(TaskState::Starting);
         let status = Box::new(self.status(TaskState::Starting));
         let mark = self.shared.database.write(vec![Change::Status(self.id().clone(), status)]);
         // The mark is for the case that the container disappears: as long as it exists, it tells for itself.
-        let (started, marked) = tokio::join!(self.start_surely(), mark);
+        let id = self.id().as_str();
+        let (started, marked) =
+            tokio::join!(timed(id, "start", self.start_surely()), timed(id, "mark", mark));
         if let Err(error) = marked {
             tracing::error!(task = %self.id(), %error, "cannot note the start of the task");
         }

@@ -99,3 +99,15 @@ async fn twenty_at_once() {
     assert_eq!(node.runtime().list().await.unwrap(), []);
     node.runtime().shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_waits_keeps_its_image() {
+    let node = Node::start().await;
+    let config = node.script("waiting", "echo here");
+    node.runtime().create(&config).await.unwrap();
+    // Collects what nothing refers to before it returns.
+    node.runtime().remove_image(&config.image).await.unwrap();
+    node.runtime().start("waiting").await.unwrap();
+    assert_eq!(soon(node.runtime().wait("waiting")).await.unwrap().code, 0);
+    node.runtime().shutdown().await;
+}

@@ -3,6 +3,8 @@
 //! The container's record comes before its snapshot, because a snapshot that nothing refers to may be collected at
 //! any time. The snapshot is made at the start: a container that never starts costs none.
 
+use std::collections::HashMap;
+
 use containerd_client::services::v1::container::Runtime as Shim;
 use containerd_client::services::v1::snapshots::{MountsRequest, PrepareSnapshotRequest};
 use containerd_client::services::v1::{
@@ -17,9 +19,10 @@ use super::record::Record;
 use super::task_error::not_started;
 use super::{Containerd, options, percent_encode};
 use crate::runtime::client::{failed, or_absent};
-use crate::runtime::images::{ImageInfo, Name};
+use crate::runtime::images::{ImageInfo, Name, holds_snapshot};
 use crate::runtime::spec::{self, Bound, Input};
 use crate::runtime::{ContainerConfig, Error, Signal, Started, Status, files, volumes};
+use crate::timed::timed;
 
 const SHIM: &str = "io.containerd.runc.v2";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
@@ -44,6 +47,7 @@ impl Containerd {
             snapshotter: self.snapshotter.clone(),
             snapshot_key: config.id.clone(),
             extensions: record.extensions(),
+            labels: self.held(&image.snapshot),
             ..Container::default()
         };
         match self.client.containers().create(CreateContainerRequest { container: Some(container) }).await {
@@ -53,6 +57,12 @@ impl Containerd {
             }
             Err(status) => Err(failed("make the container")(status)),
         }
+    }
+
+    /// Labels that keep the image's snapshot while the container waits to be started: the image may lose its name.
+    fn held(&self, snapshot: &str) -> HashMap<String, String> {
+        let snapshot = Some(snapshot).filter(|snapshot| !snapshot.is_empty());
+        snapshot.map(|name| (holds_snapshot(&self.snapshotter), name.to_owned())).into_iter().collect()
     }
 
     /// Settles user, volumes and files, and writes the specification.
@@ -109,7 +119,7 @@ impl Containerd {
         if record.exit.is_some() {
             return Err(Error::Exists { id: id.to_owned() });
         }
-        let rootfs = self.snapshot(id, &record.snapshot).await?;
+        let rootfs = timed(id, "snapshot", self.snapshot(id, &record.snapshot)).await?;
         let output = self.output(id);
         let request = CreateTaskRequest {
             container_id: id.to_owned(),
@@ -119,7 +129,8 @@ impl Containerd {
             terminal: record.tty,
             ..CreateTaskRequest::default()
         };
-        let pid = match self.client.tasks().create(request).await {
+        let mut tasks = self.client.tasks();
+        let pid = match timed(id, "shim", tasks.create(request)).await {
             Ok(answer) => answer.into_inner().pid,
             // The answer to an earlier attempt was lost.
             Err(status) if status.code() == Code::AlreadyExists => match self.status(id).await? {
@@ -130,9 +141,9 @@ impl Containerd {
             Err(status) => return Err(not_started(status)),
         };
         let request = StartRequest { container_id: id.to_owned(), ..StartRequest::default() };
-        if let Err(status) = self.client.tasks().start(request).await {
+        if let Err(status) = timed(id, "process", tasks.start(request)).await {
             let request = DeleteTaskRequest { container_id: id.to_owned() };
-            let _ = self.client.tasks().delete(request).await;
+            let _ = tasks.delete(request).await;
             return Err(not_started(status));
         }
         Ok(Started { pid })

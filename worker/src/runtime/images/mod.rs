@@ -32,9 +32,11 @@ use tonic::Code;
 pub(super) use info::ImageInfo;
 pub(super) use manifest::ImageConfig;
 pub(super) use name::Name;
+pub(super) use pull::holds_snapshot;
 
 use super::client::{Client, failed, or_absent};
 use super::{Error, ImageSummary, PullPhase, PullProgress, RegistryAuth, ResolvedImage};
+use crate::timed::timed;
 use flight::{Flights, Seat};
 use lease::Lease;
 use pull::Pull;
@@ -172,7 +174,14 @@ impl Shared {
         present: Option<&str>,
         seat: &Seat,
     ) -> Result<String, Error> {
-        let (session, top) = self.registries.resolve(name, auth, present.is_some()).await?;
+        if let Some(digest) = present
+            && self.info(name, digest).await?.is_some()
+            && timed(&name.full(), "compare", self.registries.still_means(name, auth, digest)).await
+        {
+            return Ok(digest.to_owned());
+        }
+        let resolving = self.registries.resolve(name, auth, present.is_some());
+        let (session, top) = timed(&name.full(), "resolve", resolving).await?;
         let digest = top.digest.clone();
         if present == Some(&*digest) && self.info(name, &digest).await?.is_some() {
             return Ok(digest);

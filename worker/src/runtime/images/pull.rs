@@ -11,6 +11,7 @@ use super::registry::{Fetched, Session};
 use super::unpack::unpack;
 use crate::runtime::client::Client;
 use crate::runtime::{Error, PullPhase, PullProgress};
+use crate::timed::timed;
 
 /// Blobs under way at the same time, as in Docker.
 const PARALLEL: usize = 3;
@@ -40,12 +41,12 @@ impl Pull<'_> {
         let Document::Manifest(manifest) = info::parse(&image, &fetched.document)? else {
             return Err(damaged(&image, "an index within an index".to_owned()));
         };
-        self.blobs(&manifest).await?;
+        timed(&image, "download", self.blobs(&manifest)).await?;
         let config = content::get(&self.client, &manifest.config.digest).await?;
         let config = config.ok_or_else(|| damaged(&image, "the configuration is gone".to_owned()))?;
         let info = info::from_documents(&image, manifest.clone(), &config, fetched.document.len() as u64)?;
         keep(&self.client, self.snapshotter, index, fetched, &manifest, &config, &info).await?;
-        self.unpack(&info).await?;
+        timed(&image, "unpack", self.unpack(&info)).await?;
         Ok(info)
     }
 
@@ -118,6 +119,11 @@ impl Pull<'_> {
     }
 }
 
+/// The label by which whatever has it keeps a snapshot from being collected.
+pub(in crate::runtime) fn holds_snapshot(snapshotter: &str) -> String {
+    format!("containerd.io/gc.ref.snapshot.{snapshotter}")
+}
+
 /// Keeps the documents with the labels that hold what they refer to: index → manifest → configuration and
 /// layers, configuration → snapshots. The blobs themselves are there.
 pub(super) async fn keep(
@@ -137,7 +143,7 @@ pub(super) async fn keep(
     }
     content::put(client, &manifest.document, labels).await?;
     if !info.snapshot.is_empty() {
-        let key = format!("containerd.io/gc.ref.snapshot.{snapshotter}");
+        let key = holds_snapshot(snapshotter);
         let digest = content::put(client, config, Labels::new()).await?;
         content::label(client, &digest, key, &info.snapshot).await?;
     }

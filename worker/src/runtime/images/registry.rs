@@ -75,6 +75,24 @@ impl Registries {
         Ok(Self { insecure: Insecure::parse(insecure)?, certs_dir, state: Mutex::default() })
     }
 
+    /// Whether the registry still means `digest` by `name`. It is asked without fetching the manifest, which registries
+    /// count against limits. Where that does not tell, `resolve` will.
+    pub(super) async fn still_means(&self, name: &Name, auth: Option<&RegistryAuth>, digest: &str) -> bool {
+        let registry = name.registry();
+        let Some(transport) = self.lock().worked.get(registry).copied() else { return false };
+        let (Ok(client), Ok(auth)) = (self.client(registry, transport, auth), credentials(auth)) else {
+            return false;
+        };
+        let asked = client.fetch_manifest_digest(name.reference(), &auth);
+        match tokio::time::timeout(FALLBACK_TIMEOUT, asked).await {
+            Ok(found) => found.is_ok_and(|found| found == digest),
+            Err(_) => {
+                self.lock().silent.insert(registry.to_owned(), Instant::now());
+                false
+            }
+        }
+    }
+
     /// Asks the registry what `name` is. `fallback`: the image is here, only perhaps not the latest.
     pub(super) async fn resolve(
         &self,
