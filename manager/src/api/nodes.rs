@@ -10,7 +10,7 @@ use proto::wire::{
     self, GetNodeRequest, GetNodeResponse, ListNodesRequest, ListNodesResponse, RemoveNodeRequest,
     RemoveNodeResponse, UpdateNodeRequest, UpdateNodeResponse,
 };
-use raft_store::{Member, Tables, Transaction};
+use raft_store::{Member, Tables, Transaction, UpdateError};
 use tonic::Status;
 
 use super::filter::{any, common, labelled};
@@ -101,15 +101,28 @@ fn check(spec: &NodeSpec) -> Result<(), Error> {
 }
 
 pub(super) async fn remove(api: &Control, request: RemoveNodeRequest) -> Result<RemoveNodeResponse, Status> {
+    let mut removed = remove_with(api, &request, orphan_tasks).await;
+    if let Err(UpdateError::TooLarge { .. }) = removed {
+        // The reaper orphans tasks without a node, so many at a time.
+        removed = remove_with(api, &request, |_, _| {}).await;
+    }
+    removed.map_err(status)?;
+    Ok(RemoveNodeResponse {})
+}
+
+async fn remove_with(
+    api: &Control,
+    request: &RemoveNodeRequest,
+    with_tasks: fn(&mut Transaction, &NodeId),
+) -> Result<(), UpdateError<Error>> {
     let removed = api.store.update(|tx| {
         let node = Arc::clone(find(tx, &request.node_id)?);
         check_removable(&node, request.force)?;
-        orphan_tasks(tx, &node.id);
+        with_tasks(tx, &node.id);
         tx.remove(&node.id);
         Ok(())
     });
-    removed.await.map_err(status)?;
-    Ok(RemoveNodeResponse {})
+    removed.await
 }
 
 fn check_removable(node: &Node, force: bool) -> Result<(), Error> {

@@ -28,6 +28,23 @@ async fn a_node_is_removed_when_it_is_down_or_by_force() {
     swarm.stop().await;
 }
 
+#[tokio::test]
+async fn a_node_with_more_tasks_than_fit_into_an_entry_is_removed_too() {
+    let swarm = Swarm::start().await;
+    put(&swarm.store, [node(1)]).await;
+    let mut web = fixtures::service(1, &[]);
+    let spec = std::sync::Arc::make_mut(&mut web.spec);
+    std::sync::Arc::make_mut(&mut spec.task).container.env = vec!["x".repeat(900 << 10)];
+    put(&swarm.store, [web.clone()]).await;
+    for number in 1..=5 {
+        put(&swarm.store, [in_state(task(number, &web, 1, &[]), TaskState::Running)]).await;
+    }
+    let remove = wire::RemoveNodeRequest { node_id: "node1".into(), force: true };
+    control(&swarm).remove_node(remove).await.unwrap();
+    assert!(swarm.store.view().node(&node_id(1)).is_none());
+    swarm.stop().await;
+}
+
 async fn update_node(
     control: &mut Control,
     id: &str,
