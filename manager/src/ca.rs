@@ -24,6 +24,7 @@ use raft_store::Store;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use crate::api::limits;
 use crate::error::{Error, status};
 
 /// Requests that are worked on at a time: each costs a signature and an entry of the log.
@@ -69,11 +70,7 @@ impl Ca {
     }
 
     async fn issue(&self, peer: &Peer, request: IssueNodeCertificateRequest) -> Result<NodeId, Status> {
-        if request.csr.len() > LONGEST_REQUEST {
-            let size = format!("({} bytes)", request.csr.len());
-            let remedy = format!("at most {LONGEST_REQUEST} bytes are allowed");
-            return Err(Error::invalid("csr", size, remedy).into());
-        }
+        limits::size("csr", request.csr.len(), LONGEST_REQUEST)?;
         let csr = String::from_utf8(request.csr)
             .map_err(|_| Error::from(Malformed::invalid("csr", "(binary)", "a PEM block")))?;
         match peer {

@@ -33,6 +33,9 @@ const EPSILON: Duration = Duration::from_millis(500);
 /// Heartbeats are passed on, and silence is looked for, so many times in a period.
 const ROUNDS: u32 = 4;
 
+/// Nodes in one entry of the log: so many of the largest fit.
+const AT_A_TIME: usize = 32;
+
 #[derive(Default)]
 pub struct Liveness {
     state: Mutex<State>,
@@ -153,8 +156,19 @@ async fn tell(managers: &Managers, peers: &Peers, heard: &BTreeSet<NodeId>) -> R
 }
 
 async fn declare_down(store: &Store, term: Term, silent: &[NodeId]) -> Result<(), UpdateError<Infallible>> {
+    for part in silent.chunks(AT_A_TIME) {
+        declare_part_down(store, term, part).await?;
+    }
+    Ok(())
+}
+
+async fn declare_part_down(
+    store: &Store,
+    term: Term,
+    part: &[NodeId],
+) -> Result<(), UpdateError<Infallible>> {
     let written = store.update_as_leader(term, |tx| {
-        for id in silent {
+        for id in part {
             let Some(node) = tx.node(id).filter(|node| node.status.state != NodeState::Down) else {
                 continue;
             };

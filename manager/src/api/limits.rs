@@ -8,17 +8,26 @@ use crate::error::Error;
 
 /// Of a spec, encoded. An object holds at most two of them, and an entry of the log 4 MiB.
 const SPEC_BYTES: usize = 1 << 20;
+/// Of what a node says of itself, encoded.
+const DESCRIPTION_BYTES: usize = 64 << 10;
 /// Of a list or map in a message.
 const MOST_ENTRIES: usize = 1000;
 /// Of a label, a path, a name.
 const LONGEST_TEXT: usize = 4096;
 
 pub fn spec_size(field: &str, spec: &impl Message) -> Result<(), Error> {
-    let bytes = spec.encoded_len();
-    if bytes <= SPEC_BYTES {
+    size(field, spec.encoded_len(), SPEC_BYTES)
+}
+
+pub fn description_size(field: &str, description: &impl Message) -> Result<(), Error> {
+    size(field, description.encoded_len(), DESCRIPTION_BYTES)
+}
+
+pub fn size(field: &str, bytes: usize, most: usize) -> Result<(), Error> {
+    if bytes <= most {
         return Ok(());
     }
-    Err(Error::invalid(field, format!("({bytes} bytes)"), format!("at most {SPEC_BYTES} bytes are allowed")))
+    Err(Error::invalid(field, format!("({bytes} bytes)"), format!("at most {most} bytes are allowed")))
 }
 
 pub fn count(field: &str, entries: usize) -> Result<(), Error> {

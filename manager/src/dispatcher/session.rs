@@ -17,6 +17,7 @@ use crate::fanout;
 /// What the node says of itself, checked.
 pub fn description(request: SessionRequest) -> Result<NodeDescription, Error> {
     let description = request.description.ok_or_else(|| proto::convert::Error::missing("description"))?;
+    limits::description_size("description", &description)?;
     let description = NodeDescription::try_from(description).within("description")?;
     limits::length("description.hostname", &description.hostname)?;
     limits::map("description.engine.labels", &description.engine.labels)?;
@@ -116,6 +117,16 @@ mod tests {
         assert_eq!(reached_at(&manager, loopback), Some(IpAddr::from([192, 0, 2, 1])));
         assert_eq!(reached_at(&manager, elsewhere), elsewhere);
         assert_eq!(reached_at(&node(1), loopback), loopback);
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_is_bounded() {
+        let label = |n: usize| (format!("label{n}"), "x".repeat(4000));
+        let engine =
+            proto::wire::EngineDescription { labels: (0..17).map(label).collect(), ..Default::default() };
+        let long = proto::wire::NodeDescription { engine: Some(engine), ..Default::default() };
+        let refused = description(SessionRequest { description: Some(long), ..Default::default() });
+        assert!(refused.unwrap_err().to_string().contains("at most 65536 bytes are allowed"));
     }
 
     #[test]

@@ -124,3 +124,24 @@ async fn heartbeats_at_other_managers_count() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn as_many_nodes_as_there_are_go_down_at_once() {
+    let store = store().await;
+    let mut large = proto::model::EngineDescription::default();
+    large.labels.insert("size".into(), "x".repeat(60 << 10));
+    let nodes = (1..=100).map(|number| {
+        let mut node = node(number);
+        node.description.as_mut().unwrap().engine = large.clone();
+        node
+    });
+    for node in nodes {
+        put(&store, [node]).await;
+    }
+    beside(&store, &Arc::new(Liveness::default()), async {
+        for number in 1..=100 {
+            is_down(&store, number).await;
+        }
+    })
+    .await;
+}
