@@ -42,6 +42,8 @@ fn a_task_is_what_its_service_says() {
         "0.5",
         "--limit-pids",
         "50",
+        "--reserve-memory",
+        "32m",
     ];
     let inside = one(&lab, "asked", &asked, &["sleep", "1000"]);
 
@@ -59,6 +61,7 @@ fn a_task_is_what_its_service_says() {
 
     let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", inside.pid)).unwrap();
     assert_eq!(limit(&groups, "memory", ["memory.limit_in_bytes", "memory.max"]), "67108864");
+    assert_eq!(limit(&groups, "memory", ["memory.soft_limit_in_bytes", "memory.low"]), "33554432");
     assert_eq!(limit(&groups, "pids", ["pids.max", "pids.max"]), "50");
     let quota = limit(&groups, "cpu", ["cpu.cfs_quota_us", "cpu.max"]);
     assert!(quota == "50000" || quota == "50000 100000", "{quota}");
