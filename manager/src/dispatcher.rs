@@ -51,6 +51,7 @@ pub struct Dispatcher {
 /// What has to run while the dispatcher serves.
 pub struct Driver {
     sessions: Arc<Sessions>,
+    liveness: Arc<Liveness>,
     about_nodes: Arc<Hub<session::Marks>>,
     about_tasks: Arc<Hub<assignments::Marks>>,
     writer: status::Writer,
@@ -63,6 +64,7 @@ impl Dispatcher {
         let about_tasks = Hub::new(store.clone());
         let driver = Driver {
             sessions: Arc::clone(&sessions),
+            liveness: Arc::clone(&liveness),
             about_nodes: Arc::clone(&about_nodes),
             about_tasks: Arc::clone(&about_tasks),
             writer,
@@ -77,8 +79,24 @@ impl Driver {
             self.about_nodes.run(cancel),
             self.about_tasks.run(cancel),
             cancel.run_until_cancelled(self.writer.run()),
+            cancel.run_until_cancelled(follow_reach(&self.sessions, &self.liveness)),
         );
-        self.sessions.close();
+        self.sessions.close("the manager is stopping");
+    }
+}
+
+/// What is told to a manager that does not reach the leader counts for nothing: its nodes must go to another one before
+/// they are taken for dead. That is also how the node of a manager that was removed hears of it.
+async fn follow_reach(sessions: &Sessions, liveness: &Liveness) {
+    let mut reaches = liveness.reaches_leader();
+    loop {
+        match *reaches.borrow_and_update() {
+            true => sessions.reopen(),
+            false => sessions.close("this manager does not reach the leader"),
+        }
+        if reaches.changed().await.is_err() {
+            return;
+        }
     }
 }
 

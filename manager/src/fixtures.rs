@@ -72,7 +72,7 @@ pub fn cluster() -> Cluster {
         },
         default_address_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_size: 24,
-        vxlan_port: 4789,
+        vxlan_port: 4790,
     }
 }
 

@@ -167,6 +167,13 @@ impl Manager {
     }
 }
 
+/// For a beginning that failed: what was started ends by itself, unwaited for.
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 /// All that runs on the leader only.
 fn loops(store: &Store) -> Vec<Loop> {
     let members = store.clone();

@@ -3,6 +3,8 @@
 //! Heartbeats are kept in memory, never in the log: a new leader knows none and gives every node the whole time anew.
 //! A session whose stream broke is not down, since the node may be moving to another manager: only silence counts.
 //!
+//! A manager that could not tell the leader for a whole period says so, and its nodes go elsewhere.
+//!
 //! Invariant: a node that beats in each period, at whatever manager, is not declared down while that manager reaches
 //! the leader.
 
@@ -17,6 +19,7 @@ use proto::model::{Node, NodeId, NodeState};
 use proto::raft::liveness_client::LivenessClient;
 use proto::raft::{BeatRequest, BeatResponse, liveness_server};
 use raft_store::{Store, Term, UpdateError};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -36,9 +39,15 @@ const ROUNDS: u32 = 4;
 /// Nodes in one entry of the log: so many of the largest fit.
 const AT_A_TIME: usize = 32;
 
-#[derive(Default)]
 pub struct Liveness {
     state: Mutex<State>,
+    reaches_leader: watch::Sender<bool>,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self { state: Mutex::default(), reaches_leader: watch::Sender::new(true) }
+    }
 }
 
 #[derive(Default)]
@@ -61,6 +70,11 @@ impl Liveness {
         }
     }
 
+    /// Whether what nodes tell this manager gets to the leader. A manager that has just started is trusted for a period.
+    pub fn reaches_leader(&self) -> watch::Receiver<bool> {
+        self.reaches_leader.subscribe()
+    }
+
     /// Another manager has heard these nodes. False if this one does not lead.
     fn told(&self, nodes: Vec<String>) -> bool {
         let mut state = self.lock();
@@ -73,6 +87,7 @@ impl Liveness {
     /// Passes heartbeats on or judges by them, as this manager leads or not, until cancelled.
     pub async fn run(&self, store: &Store, peers: &Peers, cancel: &CancellationToken) {
         let managers = Managers::of(store);
+        let mut reached = Instant::now();
         let rounds = async {
             loop {
                 let period = heartbeat_period(&store.view());
@@ -80,10 +95,17 @@ impl Liveness {
                     Some(term) => self.begin_term(term),
                     None => self.end_term(),
                 }
-                match self.silent(store, period) {
-                    Some((term, silent)) => self.judge(store, term, &silent).await,
+                let told = match self.silent(store, period) {
+                    Some((term, silent)) => {
+                        self.judge(store, term, &silent).await;
+                        true
+                    }
                     None => self.pass_on(&managers, peers, period / ROUNDS).await,
+                };
+                if told {
+                    reached = Instant::now();
                 }
+                self.show_reach(told || reached.elapsed() < period);
                 tokio::time::sleep(period / ROUNDS).await;
             }
         };
@@ -129,16 +151,26 @@ impl Liveness {
         }
     }
 
-    async fn pass_on(&self, managers: &Managers, peers: &Peers, patience: Duration) {
+    /// Also if there is nothing to tell, to know whether it could be told.
+    async fn pass_on(&self, managers: &Managers, peers: &Peers, patience: Duration) -> bool {
         let heard = std::mem::take(&mut self.lock().unsent);
-        if heard.is_empty() {
-            return;
-        }
         let told = tokio::time::timeout(patience, tell(managers, peers, &heard)).await;
         let told = told.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer from the leader")));
         if let Err(error) = told {
             tracing::debug!(%error, "cannot tell the leader of heartbeats");
             self.lock().unsent.extend(heard);
+            return false;
+        }
+        true
+    }
+
+    fn show_reach(&self, reaches: bool) {
+        if self.reaches_leader.send_if_modified(|known| std::mem::replace(known, reaches) != reaches) {
+            if reaches {
+                tracing::info!("this manager reaches the leader again");
+            } else {
+                tracing::warn!("this manager does not reach the leader: its nodes go to other managers");
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use proto::model::{ManagerStatus, Node, NodeId, Reachability, Role};
+use proto::model::{ManagerStatus, Node, NodeId, Role};
 use proto::wire::{
     JoinRequest, JoinResponse, LeaveRequest, LeaveResponse, RaftMember, RaftMemberStatus, raft_member_status,
     raft_membership_server,
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::error::{Error, status};
 use crate::peers;
-use crate::rolemanager::Group;
+use crate::rolemanager::{self, Group};
 
 #[derive(Clone)]
 pub struct Membership {
@@ -43,8 +43,10 @@ impl Membership {
     async fn record(&self, id: &NodeId, manager: Option<ManagerStatus>) -> Result<(), Status> {
         let updated = self.store.update(|tx| {
             let node = tx.node(id).ok_or_else(|| Error::not_found("node", id))?;
-            let node = Node { manager: manager.clone(), ..Node::clone(node) };
-            tx.update(node);
+            if node.manager != manager {
+                let node = Node { manager: manager.clone(), ..Node::clone(node) };
+                tx.update(node);
+            }
             Ok(())
         });
         updated.await.map_err(status)
@@ -60,8 +62,7 @@ impl raft_membership_server::RaftMembership for Membership {
         self.must_become_manager(&node)?;
         let group = self.store.membership();
         let raft_id = group.add(node.clone(), addr.clone()).await.map_err(refusal)?;
-        let manager = ManagerStatus { raft_id, addr, leader: false, reachability: Reachability::Unknown };
-        self.record(&node, Some(manager)).await?;
+        self.record(&node, Some(rolemanager::status(raft_id, addr))).await?;
         tracing::info!(%node, raft_id, "a manager has joined");
         let members = group.members().into_iter().map(shown).collect();
         Ok(Response::new(JoinResponse { raft_id, members, removed_members: Vec::new() }))
@@ -94,9 +95,15 @@ impl raft_membership_server::RaftMembership for Membership {
 pub struct Members(pub Store);
 
 impl Group for Members {
-    fn members(&self) -> Vec<(RaftId, NodeId)> {
+    fn members(&self) -> Vec<rolemanager::Member> {
         let members = self.0.membership().members().into_iter();
-        members.map(|member| (member.raft_id, member.node_id)).collect()
+        let member = |Member { raft_id, node_id, addr, voter, .. }| rolemanager::Member {
+            raft_id,
+            node: node_id,
+            addr,
+            voter,
+        };
+        members.map(member).collect()
     }
 
     async fn remove(&self, member: RaftId) -> Result<(), String> {

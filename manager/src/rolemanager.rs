@@ -5,11 +5,12 @@
 //! has a vote. A node that was removed from the swarm leaves the group as well. Whether the group can spare a
 //! member, and who leads once the leader itself leaves, is the store's to decide; what it refuses is tried again.
 //!
-//! Every step is read off the store and the group, so a new leader goes on where the old one stopped.
+//! Every step is read off the store and the group, so a new leader goes on where the old one stopped. So does what is
+//! written into a node about its membership, when whoever joined died before that was done.
 
 use std::time::Duration;
 
-use proto::model::{Node, NodeId, Role};
+use proto::model::{ManagerStatus, Node, NodeId, Reachability, Role};
 use raft_store::{RaftId, Tables, UpdateError};
 
 use crate::reconcile::Lead;
@@ -17,9 +18,18 @@ use crate::reconcile::Lead;
 /// Between looks at the group, whose changes are no commits, and after a refusal.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// The Raft group, as far as roles are concerned.
+/// A member of the Raft group, as far as roles are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub raft_id: RaftId,
+    pub node: NodeId,
+    pub addr: String,
+    /// False for one that has not caught up yet.
+    pub voter: bool,
+}
+
 pub trait Group: Send + Sync {
-    fn members(&self) -> Vec<(RaftId, NodeId)>;
+    fn members(&self) -> Vec<Member>;
     /// Removing a member that is none succeeds. Removing the leader hands over the leadership first.
     fn remove(&self, member: RaftId) -> impl Future<Output = Result<(), String>> + Send;
 }
@@ -32,28 +42,44 @@ pub enum Action {
     Remove(RaftId),
     /// The node, which is no member any more, gets the role of a worker.
     Demote(NodeId),
+    /// The node's membership is written into it.
+    Record(NodeId, ManagerStatus),
 }
 
 /// Pure. A demoted node's `Demote` comes in the plan after its `Remove` was done.
-pub fn plan(view: &Tables, members: &[(RaftId, NodeId)]) -> Vec<Action> {
+pub fn plan(view: &Tables, members: &[Member]) -> Vec<Action> {
     // Before the first entries are applied nobody is known.
     if view.cluster().is_none() {
         return Vec::new();
     }
     let leaves = |node: &NodeId| view.node(node).is_none_or(|node| node.spec.desired_role == Role::Worker);
-    let removals = members.iter().filter(|(_, node)| leaves(node)).map(|(member, _)| Action::Remove(*member));
+    let leaving = members.iter().filter(|member| leaves(&member.node));
+    let removals = leaving.map(|member| Action::Remove(member.raft_id));
     let roles = view.nodes().filter_map(|node| {
-        let is_member = members.iter().any(|(_, member)| *member == node.id);
+        let is_member = members.iter().any(|member| member.node == node.id);
         match (node.spec.desired_role, node.role) {
             (Role::Manager, Role::Worker) => Some(Action::Promote(node.id.clone())),
             (Role::Worker, Role::Manager) if !is_member => Some(Action::Demote(node.id.clone())),
             (Role::Worker, _) if node.manager.is_some() && !is_member => {
                 Some(Action::Demote(node.id.clone()))
             }
+            (Role::Manager, Role::Manager) => unrecorded(node, members),
             _ => None,
         }
     });
     removals.chain(roles).collect()
+}
+
+fn unrecorded(node: &Node, members: &[Member]) -> Option<Action> {
+    let member = members.iter().find(|member| member.voter && member.node == node.id)?;
+    let known = node.manager.as_ref();
+    let is_known = known.is_some_and(|known| known.raft_id == member.raft_id && known.addr == member.addr);
+    (!is_known).then(|| Action::Record(node.id.clone(), status(member.raft_id, member.addr.clone())))
+}
+
+/// A member as its node has it. Who leads and who is reached is asked of the group.
+pub fn status(raft_id: RaftId, addr: String) -> ManagerStatus {
+    ManagerStatus { raft_id, addr, leader: false, reachability: Reachability::Unknown }
 }
 
 /// Runs until the term is over.
@@ -96,6 +122,7 @@ async fn act(lead: &Lead, group: &impl Group, action: &Action) -> bool {
         Action::Remove(member) => group.remove(*member).await,
         Action::Promote(node) => set_role(lead, node, Role::Manager).await,
         Action::Demote(node) => set_role(lead, node, Role::Worker).await,
+        Action::Record(node, status) => record(lead, node, status).await,
     };
     if let Err(reason) = &outcome {
         tracing::warn!(?action, reason, "a change of roles has to wait");
@@ -115,6 +142,17 @@ async fn set_role(lead: &Lead, id: &NodeId, role: Role) -> Result<(), String> {
             node.manager = None;
         }
         tx.update(node);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    updated.await.map_err(|error: UpdateError<_>| error.to_string())
+}
+
+async fn record(lead: &Lead, id: &NodeId, status: &ManagerStatus) -> Result<(), String> {
+    let updated = lead.store.update_as_leader(lead.term, |tx| {
+        if let Some(node) = tx.node(id).filter(|node| node.spec.desired_role == Role::Manager) {
+            let node = Node { manager: Some(status.clone()), ..Node::clone(node) };
+            tx.update(node);
+        }
         Ok::<_, std::convert::Infallible>(())
     });
     updated.await.map_err(|error: UpdateError<_>| error.to_string())

@@ -1,13 +1,15 @@
 //! From start to SIGTERM: the container runtime, the node's membership, and the socket for clients.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use identity::listener;
 use netdriver::Netdriver;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use proto::local::node_server::NodeServer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +21,7 @@ use worker::runtime::Runtime;
 use worker::runtime::containerd::{self, Containerd};
 
 use crate::config::Settings;
-use crate::gate::{Gate, ManagerRoutes};
+use crate::gate::{Gate, Serving};
 use crate::info::Machine;
 use crate::local_api::LocalApi;
 use crate::membership::Actor;
@@ -40,6 +42,7 @@ pub async fn run(settings: Settings) -> Result<()> {
 
     private_dir(&settings.data_root)?;
     private_dir(&settings.exec_root)?;
+    let _locks = [claim("data-root", &settings.data_root)?, claim("exec-root", &settings.exec_root)?];
     let socket = listen(&settings.socket).await?;
     let containerd = Arc::new(start_containerd(&settings).await?);
     let netdriver = netdriver::Config::new(settings.exec_root.join("netns"));
@@ -47,9 +50,11 @@ pub async fn run(settings: Settings) -> Result<()> {
         Arc::new(Netdriver::open(netdriver).await.context("cannot use this machine's networking")?);
     let machine = Arc::new(machine(&settings, containerd.version()));
     let runtime: Arc<dyn Runtime> = containerd.clone();
-    let (routes, manager) = watch::channel(None);
-    let context = Context { settings: settings.clone(), runtime: runtime.clone(), netdriver, routes };
-    let (actor, membership) = Actor::new(Arc::new(context));
+    let (serving, manager) = watch::channel(Serving::Starting);
+    let context = Context { settings: settings.clone(), runtime: runtime.clone(), netdriver, serving };
+    let (mut actor, membership) = Actor::new(Arc::new(context));
+    // Whoever connects meanwhile waits: no answer tells of a node that is half there.
+    let _ = terminated.run_until_cancelled(actor.resume()).await;
 
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -114,6 +119,20 @@ fn private_dir(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot set the mode of {shown}"))
 }
 
+/// A folder is one daemon's, which the kernel knows also after that one was killed. Its children inherit no claim.
+fn claim(flag: &str, folder: &Path) -> Result<Flock<File>> {
+    let path = folder.join("swarmd.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => {
+            let folder = folder.display();
+            anyhow!("--{flag} {folder}: another daemon uses it; give this one its own")
+        }
+        error => anyhow!("cannot lock {}: {error}", path.display()),
+    })
+}
+
 /// Takes the place of a socket that a daemon left when it was killed, but not of one that is in use.
 async fn listen(path: &Path) -> Result<UnixListener> {
     let shown = path.display();
@@ -135,7 +154,12 @@ async fn listen(path: &Path) -> Result<UnixListener> {
     Ok(socket)
 }
 
-async fn serve(socket: UnixListener, api: LocalApi, manager: ManagerRoutes, stop: CancellationToken) {
+async fn serve(
+    socket: UnixListener,
+    api: LocalApi,
+    manager: watch::Receiver<Serving>,
+    stop: CancellationToken,
+) {
     let node = NodeServer::new(api).max_decoding_message_size(LARGEST_REQUEST_BYTES);
     let incoming = listener::incoming_local(socket);
     let server = Server::builder().serve_with_incoming(Gate::new(node, manager), incoming);

@@ -13,6 +13,14 @@ pub enum Error {
     #[error("this node is not part of a swarm")]
     NotAMember,
     #[error(
+        "this node was removed from its swarm and has stopped its tasks: use \"swarmctl swarm leave\", then join again"
+    )]
+    Removed,
+    #[error("{path} is missing: restore it, or use \"swarmctl swarm leave --force\" and join again")]
+    NoRecord { path: std::path::PathBuf },
+    #[error("the replica of the managers' state has stopped: {0}")]
+    Stopped(String),
+    #[error(
         "this node is a manager: leaving takes its vote from the others; demote it first with \
          \"swarmctl node demote\", or use --force"
     )]
@@ -42,21 +50,42 @@ pub enum Error {
     #[error("cannot listen on {addr}")]
     Listen { addr: std::net::SocketAddr, source: std::io::Error },
     #[error("cannot become a member of the managers: {reason}")]
-    Join { reason: String },
+    Join {
+        reason: String,
+        /// Asking again would not help.
+        refused: bool,
+    },
+    #[error(
+        "this node has joined, but is not yet a manager: {reason}; it goes on trying, see \"swarmctl info\""
+    )]
+    NotYetManager { reason: String },
     #[error("cannot start the worker")]
     Worker(#[from] worker::Error),
     #[error("cannot remove {path}")]
     Forget { path: std::path::PathBuf, source: std::io::Error },
 }
 
+impl Error {
+    /// Asking again would not help.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Join { refused: true, .. })
+    }
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::AlreadyAMember | Error::NotAMember | Error::ManagerLeaves => Code::FailedPrecondition,
+            Error::AlreadyAMember | Error::NotAMember | Error::ManagerLeaves | Error::Removed => {
+                Code::FailedPrecondition
+            }
             Error::Addr(_) | Error::Invalid { .. } | Error::Settings(_) | Error::Token(_) => {
                 Code::InvalidArgument
             }
-            Error::Stopping | Error::Bootstrap(_) | Error::Join { .. } => Code::Unavailable,
+            Error::Stopping
+            | Error::Bootstrap(_)
+            | Error::Join { .. }
+            | Error::NotYetManager { .. }
+            | Error::Stopped(_) => Code::Unavailable,
             _ => Code::Internal,
         };
         Self::new(code, chain(&error))

@@ -1,28 +1,31 @@
 //! The manager half of a node: its replica of the store, its services, and the port on which others reach them.
 //!
 //! Decides only the order of starting and stopping. The port is open before the node asks to become a member, since
-//! the leader then calls it; when stopping, leadership is handed over and sessions end before the port closes.
+//! the leader then calls it. When stopping, leadership is handed over while everything is served still, as the others
+//! need this manager's vote for it; then sessions end, so that nodes go to managers that can take them at once.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use identity::{Clock, Credentials, Dialer, listener};
 use manager::Manager;
 use proto::model::NodeId;
 use proto::wire::JoinRequest;
 use proto::wire::raft_membership_client::RaftMembershipClient;
-use raft_store::Store;
+use raft_store::{Leadership, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::Code;
 use tonic::transport::Server;
 
 use crate::dial::Peers;
 use crate::error::{Error, chain};
+use crate::gate::Serving;
 
 /// A peer that is silent is asked, and given up when it does not answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,6 +36,8 @@ const STREAMS: u32 = 4096;
 const CLOSING: Duration = Duration::from_secs(2);
 /// A member is added once it has caught up, which may take a snapshot's time.
 const JOINING: Duration = Duration::from_secs(60);
+/// For handing over, or giving up, what others can do without.
+const HAND_OVER: Duration = Duration::from_secs(5);
 
 /// What a manager needs to know of its node.
 #[derive(Clone)]
@@ -50,8 +55,8 @@ pub struct ManagerSide {
     /// Ends the port, and with it `server`.
     stop: CancellationToken,
     server: JoinSet<()>,
-    routes: watch::Sender<Option<Routes>>,
-    advertise: SocketAddr,
+    leadership: watch::Receiver<Leadership>,
+    serving: watch::Sender<Serving>,
 }
 
 pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
@@ -67,12 +72,12 @@ pub async fn open_store(place: &Place<'_>) -> Result<Store, Error> {
 }
 
 impl ManagerSide {
-    /// Serves `store` on `listener` and, through `routes`, on the node's own socket.
+    /// Serves `store` on `listener` and, through `serving`, on the node's own socket.
     pub fn start(
         place: &Place<'_>,
         store: Store,
         listener: TcpListener,
-        routes: watch::Sender<Option<Routes>>,
+        serving: watch::Sender<Serving>,
     ) -> Self {
         let manager = Manager::start(manager::Config {
             store: store.clone(),
@@ -95,65 +100,109 @@ impl ManagerSide {
                 tracing::error!(error = %chain(&error), "the managers' port has failed");
             }
         });
-        routes.send_replace(Some(manager.routes_local()));
-        Self { store, manager, stop, server: tasks, routes, advertise: place.advertise }
+        serving.send_replace(Serving::Manager(manager.routes_local()));
+        let leadership = store.leadership();
+        Self { store, manager, stop, server: tasks, leadership, serving }
     }
 
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// This manager's vote counts, as far as its replica knows.
-    pub fn is_member(&self) -> bool {
+    /// This manager has a vote, as far as its replica knows: it hears no more of it once it was removed.
+    pub fn is_voter(&self) -> bool {
         let own = self.store.raft_id();
-        self.store.membership().members().iter().any(|member| member.raft_id == own)
+        self.store.membership().members().iter().any(|member| member.raft_id == own && member.voter)
     }
 
-    /// This manager still counts, or could: it is a member that hears its leader.
-    ///
-    /// A member that was removed is told nothing any more; that it hears nobody is the only sign.
-    pub fn has_vote(&self) -> bool {
-        self.is_member() && self.store.leadership().borrow().leader.is_some()
+    pub fn hears_leader(&self) -> bool {
+        self.leadership.borrow().leader.is_some()
+    }
+
+    /// Resolves when `hears_leader`, `is_voter` or `failure` may answer something else.
+    pub async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.leadership.changed() => {}
+            _ = self.store.failed() => {}
+        }
+    }
+
+    /// Why the replica has stopped by itself, if it has.
+    pub fn failure(&self) -> Option<String> {
+        self.store.failed().now_or_never()
+    }
+
+    /// Waits until requests are answered from what the swarm knows now, as far as this manager can tell.
+    pub async fn current(&mut self) {
+        let _ = self.leadership.wait_for(|leadership| leadership.leader.is_some()).await;
+        let mut watch = self.store.watch();
+        while self.store.view().cluster().is_none() && watch.next().await.is_ok() {}
     }
 
     /// Leaves the group, so that the others need not wait for this vote.
-    pub async fn give_up_vote(&self) -> Result<(), raft_store::membership::Error> {
-        self.store.membership().remove(self.store.raft_id()).await
-    }
-
-    /// Asks the managers, in turn, to become one of them.
-    pub async fn join(&self, dialer: &Dialer, managers: &[String]) -> Result<(), Error> {
-        let own = self.advertise.to_string();
-        let mut reason = "no other manager is known".to_owned();
-        for addr in managers.iter().filter(|addr| **addr != own) {
-            match self.ask(dialer, addr).await {
-                Ok(()) => return Ok(()),
-                Err(refusal) => reason = refusal,
-            }
-        }
-        Err(Error::Join { reason })
-    }
-
-    async fn ask(&self, dialer: &Dialer, addr: &str) -> Result<(), String> {
-        let channel = dialer.channel(addr).map_err(|error| chain(&error))?;
-        let mut client = RaftMembershipClient::new(channel);
-        let request = JoinRequest { addr: self.advertise.to_string() };
-        let asked = tokio::time::timeout(JOINING, client.join(request)).await;
-        match asked {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => Err(identity::dial::explain(&status)),
-            Err(_) => Err(format!("manager {addr} did not add this node within {JOINING:?}")),
+    pub async fn give_up_vote(&self) -> Result<(), String> {
+        let group = self.store.membership();
+        let leaving = tokio::time::timeout(HAND_OVER, group.remove(self.store.raft_id())).await;
+        match leaving {
+            Ok(left) => left.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {HAND_OVER:?}")),
         }
     }
 
-    /// Hands over what this manager leads, ends its sessions and closes the port.
-    pub async fn stop(mut self) {
-        self.routes.send_replace(None);
+    async fn hand_over(&self) {
+        let alone = self.store.membership().members().iter().filter(|member| member.voter).count() < 2;
+        if alone || self.leadership.borrow().leading.is_none() {
+            return;
+        }
+        let group = self.store.membership();
+        match tokio::time::timeout(HAND_OVER, group.transfer_leadership()).await {
+            Ok(Ok(successor)) => tracing::info!("handed the leadership to {successor:x}"),
+            Ok(Err(error)) => tracing::warn!(%error, "stops while leading"),
+            Err(_) => tracing::warn!("stops while leading: no other manager took over within {HAND_OVER:?}"),
+        }
+    }
+
+    /// Hands over what this manager leads, ends its sessions and closes the port. What clients on this node are told
+    /// afterwards is `then`.
+    pub async fn stop(mut self, then: Serving) {
+        self.hand_over().await;
+        self.serving.send_replace(then);
         self.manager.stop().await;
         self.stop.cancel();
         if tokio::time::timeout(CLOSING, self.server.join_next()).await.is_err() {
-            self.server.abort_all();
+            self.server.shutdown().await;
         }
         self.store.shutdown().await;
+    }
+}
+
+/// Asks the managers, in turn, to make the one that listens at `own` one of them.
+pub async fn ask_to_join(dialer: &Dialer, own: SocketAddr, managers: &[String]) -> Result<(), Error> {
+    let own = own.to_string();
+    let mut outcome = Err(Error::Join { reason: "no other manager is known".into(), refused: false });
+    for addr in managers.iter().filter(|addr| **addr != own) {
+        outcome = ask(dialer, &own, addr).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+async fn ask(dialer: &Dialer, own: &str, addr: &str) -> Result<(), Error> {
+    let failed = |reason, refused| Error::Join { reason, refused };
+    let channel = dialer.channel(addr).map_err(|error| failed(chain(&error), true))?;
+    let mut client = RaftMembershipClient::new(channel);
+    let asked = tokio::time::timeout(JOINING, client.join(JoinRequest { addr: own.into() })).await;
+    match asked {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => {
+            let refused = matches!(
+                status.code(),
+                Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied | Code::NotFound
+            );
+            Err(failed(identity::dial::explain(&status), refused))
+        }
+        Err(_) => Err(failed(format!("manager {addr} did not add this node within {JOINING:?}"), false)),
     }
 }

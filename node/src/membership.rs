@@ -2,7 +2,8 @@
 //!
 //! One actor owns the answer, so that two clients cannot form two swarms at once; everybody else reads its status.
 //!
-//! Invariant: what a client was told is on disk, and a step that fails leaves the node as it was before.
+//! Invariant: what a client was told is on disk, and a step that fails leaves the node as it was before; but for a join
+//! that only waits for the other managers, which says so.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use proto::model::{ClusterId, NodeId, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Error;
-use crate::swarm::{Context, Swarm};
+use crate::error::{Error, chain};
+use crate::gate::Serving;
+use crate::swarm::{Context, Outcome, Swarm};
 
 /// Requests that wait for the one before them.
 const QUEUE: usize = 16;
@@ -58,8 +60,8 @@ pub enum StatusSource {
     #[default]
     Inactive,
     Pending,
-    /// The swarm on disk could not be started.
-    Broken(String),
+    /// The node was in a swarm and takes no part in it: the swarm on disk could not be taken up, or removed the node.
+    Broken(Box<Status>),
     Active(Box<dyn Fn() -> Status + Send + Sync>),
 }
 
@@ -80,9 +82,7 @@ impl Membership {
         match self.status.borrow().as_ref() {
             StatusSource::Inactive => Status::default(),
             StatusSource::Pending => Status { state: State::Pending, ..Status::default() },
-            StatusSource::Broken(error) => {
-                Status { state: State::Error, error: error.clone(), ..Status::default() }
-            }
+            StatusSource::Broken(status) => Status::clone(status),
             StatusSource::Active(read) => read(),
         }
     }
@@ -110,27 +110,32 @@ impl Actor {
         (actor, Membership { commands, status: reader })
     }
 
-    /// Takes up the swarm that the node belonged to before, then serves requests until stopped.
+    /// Serves requests and follows the swarm until stopped, also in the middle of a step: each can be taken up again.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.resume().await;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                Some(command) = self.commands.recv() => self.handle(command).await,
-                () = changed(&mut self.swarm) => self.follow().await,
-            }
-        }
+        while stop.run_until_cancelled(Box::pin(self.step())).await.is_some() {}
         if let Some(swarm) = self.swarm.take() {
             swarm.stop().await;
         }
     }
 
-    async fn resume(&mut self) {
+    async fn step(&mut self) {
+        tokio::select! {
+            Some(command) = self.commands.recv() => self.handle(command).await,
+            () = changed(&mut self.swarm) => self.follow().await,
+        }
+    }
+
+    /// Takes up the swarm that the node belonged to before, as far as that goes now. Called before anything is asked.
+    pub async fn resume(&mut self) {
+        self.context.serving.send_replace(Serving::Starting);
         match Swarm::resume(&self.context).await {
-            Ok(swarm) => self.swarm = swarm,
+            Ok(Some(swarm)) => self.swarm.insert(swarm).current().await,
+            Ok(None) => drop(self.context.serving.send_replace(Serving::Nothing)),
             Err(error) => {
-                tracing::error!(error = %crate::error::chain(&error), "cannot take up the swarm again");
-                self.status.send_replace(Arc::new(StatusSource::Broken(crate::error::chain(&error))));
+                let error = chain(&error);
+                tracing::error!(error, "cannot take up the swarm again");
+                self.context.serving.send_replace(Serving::Failing(error.clone()));
+                self.fall_out(Status { error, ..Status::default() });
                 return;
             }
         }
@@ -138,11 +143,26 @@ impl Actor {
     }
 
     async fn follow(&mut self) {
-        if let Some(swarm) = &mut self.swarm
-            && let Err(error) = swarm.follow().await
-        {
-            tracing::warn!(error = %crate::error::chain(&error), "cannot follow a change of this node's role yet");
+        let Some(swarm) = &mut self.swarm else { return };
+        if swarm.follow().await == Outcome::Removed {
+            self.be_removed().await;
         }
+    }
+
+    /// Its addresses are others' now, so no task may go on.
+    async fn be_removed(&mut self) {
+        let Some(swarm) = self.swarm.take() else { return };
+        let error = chain(&Error::Removed);
+        tracing::error!("{error}");
+        self.fall_out(Status { error, node_id: Some(swarm.node_id()), ..Status::default() });
+        if let Err(error) = swarm.dismiss().await {
+            tracing::error!(error = chain(&error), "cannot end all that the swarm had running here");
+        }
+    }
+
+    fn fall_out(&self, status: Status) {
+        let status = Status { state: State::Error, ..status };
+        self.status.send_replace(Arc::new(StatusSource::Broken(Box::new(status))));
     }
 
     async fn handle(&mut self, command: Command) {
@@ -163,7 +183,11 @@ impl Actor {
     async fn join(&mut self, request: JoinRequest) -> Result<(NodeId, Role), Error> {
         self.must_be_free()?;
         let started = Swarm::join(&self.context, request).await;
-        self.settle(started).map(|swarm| (swarm.node_id(), swarm.role()))
+        let swarm = self.settle(started)?;
+        match swarm.problem() {
+            None => Ok((swarm.node_id(), swarm.role())),
+            Some(reason) => Err(Error::NotYetManager { reason }),
+        }
     }
 
     async fn leave(&mut self, force: bool) -> Result<(), Error> {
@@ -173,12 +197,13 @@ impl Actor {
             None if !broken => return Err(Error::NotAMember),
             _ => {}
         }
-        match self.swarm.take() {
-            Some(swarm) => swarm.leave().await?,
-            None => crate::swarm::forget(&self.context)?,
-        }
+        let left = match self.swarm.take() {
+            Some(swarm) => swarm.leave().await,
+            None => crate::swarm::forget(&self.context),
+        };
+        self.context.serving.send_replace(Serving::Nothing);
         self.publish();
-        Ok(())
+        left
     }
 
     fn must_be_free(&self) -> Result<(), Error> {

@@ -53,7 +53,8 @@ pub fn remove(data_root: &Path) -> Result<(), Error> {
     }
 }
 
-fn path(data_root: &Path) -> PathBuf {
+/// Where the record of the node with this data directory is.
+pub fn path(data_root: &Path) -> PathBuf {
     data_root.join("node.json")
 }
 

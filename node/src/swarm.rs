@@ -3,17 +3,21 @@
 //! The worker runs always, the manager side while the node's role is manager. The role changes at the managers'
 //! word: the worker's session tells it, the certificate is renewed with it, and then the manager side starts or ends.
 //!
-//! Invariant: a node on disk is complete (certificate and record) or not there; `forget` removes all of it.
+//! Invariant: a node whose certificate is on disk is complete, as its record was written before; `forget` removes all
+//! of it.
 
 mod begin;
 mod follow;
+mod retry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use identity::credentials::Current;
 use identity::renewal::Renewal;
 use identity::renewal::Trigger;
-use identity::{CertificateDir, Clock, Credentials, Dialer, NodeIdentity, RootCertificate, issuance};
+use identity::{CertificateDir, Clock, Credentials, Dialer, issuance};
 use netdriver::Netdriver;
 use proto::local::info_response::State;
 use proto::model::{NodeId, Role};
@@ -21,17 +25,24 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 use worker::runtime::Runtime;
 use worker::{SessionView, Worker};
 
 use crate::config::Settings;
 use crate::dial::Peers;
-use crate::error::Error;
+use crate::error::{Error, chain};
+use crate::gate::Serving;
 use crate::manager_side::ManagerSide;
 use crate::membership::{Status, StatusSource};
 use crate::record::{self, Record};
+use retry::Retry;
+
+pub use follow::Outcome;
+
+/// How long a start waits for the others, so that what is asked right after it is answered from what the swarm knows.
+const CURRENT: Duration = Duration::from_secs(5);
 
 /// What does not depend on the swarm.
 pub struct Context {
@@ -39,7 +50,7 @@ pub struct Context {
     pub runtime: Arc<dyn Runtime>,
     pub netdriver: Arc<Netdriver>,
     /// What the manager side serves on the node's own socket.
-    pub routes: watch::Sender<Option<Routes>>,
+    pub serving: watch::Sender<Serving>,
 }
 
 impl Context {
@@ -56,6 +67,7 @@ pub struct Swarm {
     context: Arc<Context>,
     record: Record,
     credentials: Credentials,
+    certificate: watch::Receiver<Arc<Current>>,
     dialer: Dialer,
     worker: Worker,
     session: watch::Receiver<SessionView>,
@@ -65,8 +77,11 @@ pub struct Swarm {
     renewing: JoinSet<()>,
     stop: CancellationToken,
     manager: Option<ManagerSide>,
-    /// The manager side is to be started or ended, and that has failed: when to try again.
-    retry_at: Option<tokio::time::Instant>,
+    /// Asks the others to make this node a manager: one task at most.
+    joining: JoinSet<Result<(), Error>>,
+    retry: Retry,
+    /// Since when the manager side has taken no part.
+    idle_since: Option<Instant>,
     published: watch::Sender<Published>,
 }
 
@@ -74,35 +89,32 @@ pub struct Swarm {
 #[derive(Clone, Default)]
 struct Published {
     store: Option<raft_store::Store>,
+    /// Why the manager side does not run, or takes no part.
+    problem: Option<String>,
 }
 
 impl Swarm {
-    /// Starts the worker and what goes with it. The manager side comes later, if the role asks for it.
+    /// Starts the worker and what goes with it. What of the manager side is missing comes later, if the role asks for
+    /// it: `problem` says why it did not come now.
     async fn assemble(
         context: &Arc<Context>,
         record: Record,
-        identity: NodeIdentity,
-        root: RootCertificate,
+        credentials: Credentials,
         manager: Option<ManagerSide>,
-        credentials: Option<Credentials>,
+        problem: Option<Error>,
     ) -> Result<Self, Error> {
-        let credentials = credentials.map_or_else(|| Credentials::new(identity.clone(), root), Ok)?;
         let dialer = Dialer::new(credentials.clone());
-        let node_id = identity.subject().node.clone();
         let known = first_managers(&record, manager.is_some());
-        let settings = &context.settings;
-        let worker = Worker::start(worker::Config {
-            node_id,
-            hostname: settings.hostname.clone(),
-            labels: Default::default(),
-            dial: Arc::new(Peers(dialer.clone())),
-            managers: known.clone(),
-            runtime: context.runtime.clone(),
-            kernel: context.netdriver.clone(),
-            data_root: settings.data_root.clone(),
-            data_path_addr: Some(record.data_path.unwrap_or(record.advertise.ip())),
-            parallel_starts: worker::PARALLEL_STARTS,
-        })?;
+        let worker = Worker::start(worker_config(context, &record, &credentials, known.clone()));
+        let worker = match worker {
+            Ok(worker) => worker,
+            Err(error) => {
+                if let Some(manager) = manager {
+                    manager.stop(Serving::Nothing).await;
+                }
+                return Err(error.into());
+            }
+        };
         let (managers, addresses) = watch::channel(known);
         let (renewal, trigger) = Renewal::new(
             credentials.clone(),
@@ -116,9 +128,15 @@ impl Swarm {
         renewing.spawn(renewal.run(stop.clone()));
         let session = worker.session();
         let store = manager.as_ref().map(|manager| manager.store().clone());
+        let mut retry = Retry::default();
+        if problem.is_some() {
+            retry.failed();
+        }
+        let problem = problem.map(|error| chain(&error));
         Ok(Self {
             context: context.clone(),
             record,
+            certificate: credentials.subscribe(),
             credentials,
             dialer,
             worker,
@@ -128,8 +146,10 @@ impl Swarm {
             renewing,
             stop,
             manager,
-            retry_at: None,
-            published: watch::Sender::new(Published { store }),
+            joining: JoinSet::new(),
+            retry,
+            idle_since: None,
+            published: watch::Sender::new(Published { store, problem }),
         })
     }
 
@@ -142,6 +162,19 @@ impl Swarm {
         self.credentials.current().identity().subject().role
     }
 
+    /// Why the manager side does not run, or takes no part.
+    pub fn problem(&self) -> Option<String> {
+        self.published.borrow().problem.clone()
+    }
+
+    /// Waits, for a moment, until the manager side knows what the others know.
+    pub async fn current(&mut self) {
+        if let Some(manager) = &mut self.manager {
+            // Without the others it never does, and what it has is better than nothing.
+            let _ = tokio::time::timeout(CURRENT, manager.current()).await;
+        }
+    }
+
     /// How the status is to be read from now on.
     pub fn status_source(&self) -> StatusSource {
         let credentials = self.credentials.clone();
@@ -150,12 +183,12 @@ impl Swarm {
         StatusSource::Active(Box::new(move || {
             let subject = credentials.current().identity().subject().clone();
             let session = session.borrow();
-            let store = published.borrow().store.clone();
+            let Published { store, problem } = published.borrow().clone();
             let view = store.map(|store| store.view());
             let cluster = view.as_ref().and_then(|view| view.cluster().cloned());
             Status {
                 state: State::Active,
-                error: session.error.clone().unwrap_or_default(),
+                error: problem.or_else(|| session.error.clone()).unwrap_or_default(),
                 node_id: Some(subject.node),
                 cluster_id: Some(subject.cluster),
                 cluster_created_at: cluster.map(|cluster| cluster.meta.created_at),
@@ -171,28 +204,38 @@ impl Swarm {
 
     /// Ends this node's part and leaves its tasks running, for the next start.
     pub async fn stop(mut self) {
-        self.stop.cancel();
+        self.joining.shutdown().await;
         self.worker.stop().await;
         if let Some(manager) = self.manager.take() {
-            manager.stop().await;
+            manager.stop(Serving::Failing("this daemon is stopping".into())).await;
         }
+        self.stop.cancel();
         while self.renewing.join_next().await.is_some() {}
     }
 
     /// Ends this node's part, its tasks and everything it knows.
-    pub async fn leave(mut self) -> Result<(), Error> {
+    pub async fn leave(self) -> Result<(), Error> {
         if let Some(manager) = &self.manager
             && let Err(error) = manager.give_up_vote().await
         {
-            tracing::warn!(%error, "left the managers without their consent");
+            tracing::warn!(error, "left the managers without their consent");
+        }
+        let context = self.context.clone();
+        let emptied = self.dismiss().await;
+        forget(&context)?;
+        emptied
+    }
+
+    /// Ends this node's part and its tasks. It still knows what it was.
+    pub async fn dismiss(mut self) -> Result<(), Error> {
+        self.joining.shutdown().await;
+        let emptied = self.worker.shutdown().await;
+        match self.manager.take() {
+            Some(manager) => manager.stop(Serving::Nothing).await,
+            None => drop(self.context.serving.send_replace(Serving::Nothing)),
         }
         self.stop.cancel();
-        let emptied = self.worker.shutdown().await;
-        if let Some(manager) = self.manager.take() {
-            manager.stop().await;
-        }
         while self.renewing.join_next().await.is_some() {}
-        forget(&self.context)?;
         Ok(emptied?)
     }
 }
@@ -202,15 +245,35 @@ pub fn forget(context: &Context) -> Result<(), Error> {
     // The certificate first: without it the rest counts as nothing.
     context.certificates().clear()?;
     record::remove(&context.settings.data_root)?;
-    for dir in [context.raft_dir(), context.settings.data_root.join("worker")] {
-        match std::fs::remove_dir_all(&dir) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::Forget { path: dir, source });
-            }
-            _ => {}
-        }
+    remove_dir(context.raft_dir())?;
+    remove_dir(context.settings.data_root.join("worker"))
+}
+
+fn remove_dir(path: PathBuf) -> Result<(), Error> {
+    match std::fs::remove_dir_all(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Forget { path, source }),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn worker_config(
+    context: &Context,
+    record: &Record,
+    credentials: &Credentials,
+    managers: Vec<String>,
+) -> worker::Config {
+    worker::Config {
+        node_id: credentials.current().identity().subject().node.clone(),
+        hostname: context.settings.hostname.clone(),
+        labels: Default::default(),
+        dial: Arc::new(Peers(Dialer::new(credentials.clone()))),
+        managers,
+        runtime: context.runtime.clone(),
+        kernel: context.netdriver.clone(),
+        data_root: context.settings.data_root.clone(),
+        data_path_addr: Some(record.data_path.unwrap_or(record.advertise.ip())),
+        parallel_starts: worker::PARALLEL_STARTS,
+    }
 }
 
 /// A manager's worker speaks with its own node first.

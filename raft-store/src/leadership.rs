@@ -2,14 +2,14 @@
 //!
 //! Invariant: a manager that is told that it leads has applied everything from before its term.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, ServerState};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::membership::{self, Member};
@@ -23,7 +23,24 @@ pub struct Leadership {
     /// This manager leads, and its view includes everything that was committed before its term. None while it cannot
     /// reach a quorum.
     pub leading: Option<Term>,
+    /// Whom this manager follows, and has heard just now: one that hears nobody any more, since it is cut off or was
+    /// removed, knows no leader.
     pub leader: Option<RaftId>,
+}
+
+/// When a leader was last heard. Raft itself only tells whom it would follow, however long that one is silent.
+#[derive(Debug, Default)]
+pub(crate) struct LeaderHeard(Mutex<Option<Instant>>);
+
+impl LeaderHeard {
+    pub(crate) fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(crate) fn within(&self, patience: Duration) -> bool {
+        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.is_some_and(|at| at.elapsed() < patience)
+    }
 }
 
 /// Turns Raft's metrics into what the rest of a manager wants to know.
@@ -31,6 +48,7 @@ pub(crate) struct Observer {
     metrics: WatchReceiverOf<Group, Metrics>,
     me: RaftId,
     peers: Arc<Peers>,
+    heard: Arc<LeaderHeard>,
     patience: Duration,
     leadership: watch::Sender<Leadership>,
     members: watch::Sender<Vec<Member>>,
@@ -38,11 +56,18 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    pub(crate) fn new(raft: &Raft, me: RaftId, peers: Arc<Peers>, timing: &Timing) -> Self {
+    pub(crate) fn new(
+        raft: &Raft,
+        me: RaftId,
+        peers: Arc<Peers>,
+        heard: Arc<LeaderHeard>,
+        timing: &Timing,
+    ) -> Self {
         Self {
             metrics: raft.metrics(),
             me,
             peers,
+            heard,
             patience: timing.patience(),
             leadership: watch::Sender::default(),
             members: watch::Sender::default(),
@@ -62,7 +87,7 @@ impl Observer {
             let running = self.observe(&metrics);
             tokio::select! {
                 changed = self.metrics.changed() => if changed.is_err() || !running { break },
-                // A lost quorum is the absence of news.
+                // A lost quorum, or leader, is the absence of news.
                 () = sleep(self.patience / 4) => {}
                 () = stop.cancelled() => break,
             }
@@ -76,9 +101,9 @@ impl Observer {
             self.leadership.send_replace(Leadership::default());
             return false;
         }
-        let leadership = leadership(metrics, self.me, self.patience);
+        let leadership = leadership(metrics, self.me, &self.heard, self.patience);
         self.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
-        let members = membership::members(metrics, self.me, self.patience);
+        let members = membership::members(metrics, self.me, leadership.leader, self.patience);
         self.members.send_if_modified(|known| {
             if shape(known) == shape(&members) {
                 return false;
@@ -96,9 +121,15 @@ fn shape(members: &[Member]) -> Vec<Member> {
     members.iter().map(|member| Member { lag: None, ..member.clone() }).collect()
 }
 
-fn leadership(metrics: &Metrics, me: RaftId, patience: Duration) -> Leadership {
+pub(crate) fn leadership(
+    metrics: &Metrics,
+    me: RaftId,
+    heard: &LeaderHeard,
+    patience: Duration,
+) -> Leadership {
     if metrics.current_leader != Some(me) || metrics.state != ServerState::Leader {
-        return Leadership { leading: None, leader: metrics.current_leader.filter(|leader| *leader != me) };
+        let leader = metrics.current_leader.filter(|leader| *leader != me && heard.within(patience));
+        return Leadership { leading: None, leader };
     }
     let alone = metrics.membership_config.voter_ids().count() == 1;
     let heard = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < patience);

@@ -126,8 +126,9 @@ impl Store {
     pub async fn failed(&self) -> String {
         let Backend::Replicated(replicated) = &self.0.backend else { return std::future::pending().await };
         let mut failed = replicated.failed.clone();
-        match failed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let reason = failed.wait_for(Option::is_some).await.map(|reason| reason.clone());
+        match reason {
+            Ok(reason) => reason.unwrap_or_default(),
             Err(_) => std::future::pending().await,
         }
     }

@@ -258,12 +258,17 @@ pub(crate) fn voters(metrics: &Metrics) -> BTreeSet<RaftId> {
     metrics.membership_config.voter_ids().collect()
 }
 
-/// The members as `me` sees them.
-pub(crate) fn members(metrics: &Metrics, me: RaftId, reachable_within: Duration) -> Vec<Member> {
+/// The members as `me` sees them, who hears `leads`.
+pub(crate) fn members(
+    metrics: &Metrics,
+    me: RaftId,
+    leads: Option<RaftId>,
+    reachable_within: Duration,
+) -> Vec<Member> {
     let voters = voters(metrics);
     let last = metrics.last_log_index.unwrap_or_default();
     let member = |(raft_id, address): (&RaftId, &Address)| {
-        let leader = metrics.current_leader == Some(*raft_id);
+        let leader = leads == Some(*raft_id);
         let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(raft_id).copied().flatten());
         let reachability = match (&metrics.heartbeat, heard) {
             _ if *raft_id == me => Reachability::Reachable,

@@ -17,7 +17,7 @@ use tonic::Status;
 use crate::change_set::Proposal;
 use crate::codec::{self, violation::get_outcome};
 use crate::key::{self, DataKey};
-use crate::leadership::{Leadership, Observer};
+use crate::leadership::{self, LeaderHeard, Leadership, Observer};
 use crate::log::{self, Log};
 use crate::membership::{self, Member};
 use crate::options::{Options, Timing};
@@ -57,6 +57,7 @@ pub(crate) struct Replicated {
     pub(crate) peers: Arc<Peers>,
     pub(crate) snapshots: Snapshots,
     pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) leader_heard: Arc<LeaderHeard>,
     pub(crate) members: watch::Receiver<Vec<Member>>,
     /// Why Raft has stopped by itself.
     pub(crate) failed: watch::Receiver<Option<String>>,
@@ -94,7 +95,8 @@ impl Replicated {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let observer = Observer::new(&raft, raft_id, peers.clone(), &options.timing);
+        let leader_heard = Arc::new(LeaderHeard::default());
+        let observer = Observer::new(&raft, raft_id, peers.clone(), leader_heard.clone(), &options.timing);
         let (leadership, members, failed) = observer.receivers();
         tasks.spawn(observer.run(stop.clone()));
         Ok(Self {
@@ -104,6 +106,7 @@ impl Replicated {
             peers,
             snapshots,
             leadership,
+            leader_heard,
             members,
             failed,
             heard: Heard::default(),
@@ -134,7 +137,9 @@ impl Replicated {
     }
 
     pub(crate) fn members_now(&self) -> Vec<Member> {
-        membership::members(&self.metrics(), self.raft_id, self.timing.patience())
+        let (metrics, patience) = (self.metrics(), self.timing.patience());
+        let leader = leadership::leadership(&metrics, self.raft_id, &self.leader_heard, patience).leader;
+        membership::members(&metrics, self.raft_id, leader, patience)
     }
 
     pub(crate) fn address_of(&self, raft_id: RaftId) -> Option<Address> {

@@ -188,6 +188,21 @@ async fn managers_leave_the_leader_too_but_not_the_last_ones_needed() {
     assert!(dead_id != alive.raft_id());
 }
 
+/// Nobody tells it that it is out: what it knows of the group is as old as the last entry that it got.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_put_out_knows_no_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let managers = group(dir.path(), &["a", "b", "c"]).await;
+    let leading = leader(&managers).await;
+    let out = &managers[(leading + 1) % 3].store;
+    eventually("a leader that is heard", || out.leadership().borrow().leader).await;
+    managers[leading].store.membership().remove(out.raft_id()).await.unwrap();
+    eventually("no leader", || out.leadership().borrow().leader.is_none().then_some(())).await;
+    assert!(out.membership().members().iter().all(|member| !member.leader));
+    let other = &managers[(leading + 2) % 3].store;
+    assert_eq!(other.leadership().borrow().leader, Some(managers[leading].store.raft_id()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_that_loses_the_quorum_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -56,6 +56,8 @@ fn message(tables: &Tables, session: &Session, node: &Node, managers: &Managers)
     let mut node = wire::Node::from(node);
     // Changes with every write to the node, also with those that say nothing new to it.
     node.meta = None;
+    // The cluster's; told with the node since that is where a worker looks for it.
+    node.vxlan_udp_port = tables.cluster().map_or(0, |cluster| cluster.vxlan_port.into());
     SessionMessage {
         session_id: session.id().to_owned(),
         node: Some(node),

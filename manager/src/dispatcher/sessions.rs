@@ -26,8 +26,8 @@ struct State {
     open: HashMap<NodeId, Entry>,
     /// When the node's window began, and how many sessions it has opened since.
     rates: HashMap<NodeId, (Instant, u32)>,
-    /// The manager stops.
-    closed: bool,
+    /// Why none is opened.
+    closed: Option<&'static str>,
 }
 
 struct Entry {
@@ -49,8 +49,8 @@ impl Sessions {
         let (id, ended) = (id::encode(rand::random()), CancellationToken::new());
         let entry = Entry { id: id.clone(), ended: ended.clone() };
         let mut state = self.lock();
-        if state.closed {
-            return Err(Status::unavailable("the manager is stopping: register with another one"));
+        if let Some(reason) = state.closed {
+            return Err(Status::unavailable(format!("{reason}: register with another manager")));
         }
         if !state.may_open(&node, now) {
             let most = format!("at most {MOST_OPENED} times in {} s", RATE_WINDOW.as_secs());
@@ -70,13 +70,17 @@ impl Sessions {
         }
     }
 
-    /// Ends all sessions and opens no more.
-    pub fn close(&self) {
+    /// Ends all sessions and opens no more until `reopen`.
+    pub fn close(&self, reason: &'static str) {
         let mut state = self.lock();
-        state.closed = true;
+        state.closed = Some(reason);
         for (_, entry) in state.open.drain() {
             entry.ended.cancel();
         }
+    }
+
+    pub fn reopen(&self) {
+        self.lock().closed = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,12 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_stops_opens_none() {
+    fn a_manager_that_is_closed_opens_none() {
         let sessions = Arc::new(Sessions::default());
         let session = sessions.open("n1".into(), Instant::now()).unwrap();
         let end = sessions.find(&"n1".into(), session.id()).unwrap();
-        sessions.close();
+        sessions.close("the manager is stopping");
         assert!(end.is_cancelled());
-        assert!(sessions.open("n1".into(), Instant::now()).is_err());
+        let refused = sessions.open("n1".into(), Instant::now()).map(drop).unwrap_err();
+        assert_eq!(refused.message(), "the manager is stopping: register with another manager");
+        sessions.reopen();
+        assert!(sessions.open("n1".into(), Instant::now()).is_ok());
     }
 }

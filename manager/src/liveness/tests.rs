@@ -145,3 +145,25 @@ async fn as_many_nodes_as_there_are_go_down_at_once() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_cannot_tell_the_leader_for_a_period_says_so_until_it_can() {
+    let store = store().await;
+    let liveness = Arc::new(Liveness::default());
+    let mut reaches = liveness.reaches_leader();
+    let period = heartbeat_period(&store.view());
+    beside(&store, &liveness, async {
+        tokio::time::sleep(period).await;
+        assert!(*reaches.borrow());
+        // The leader is not to be reached, or does not let this one speak, which was removed.
+        store.set_leadership(Leadership { leading: None, leader: Some(RaftId::from(9u8)) });
+        let lost = Instant::now();
+        reaches.wait_for(|reaches| !reaches).await.unwrap();
+        assert!((period..=period * 3 / 2).contains(&lost.elapsed()), "{:?}", lost.elapsed());
+        store.set_leadership(Leadership { leading: Some(Term(2)), leader: Some(1) });
+        let back = Instant::now();
+        reaches.wait_for(|reaches| *reaches).await.unwrap();
+        assert!(back.elapsed() <= period / ROUNDS);
+    })
+    .await;
+}

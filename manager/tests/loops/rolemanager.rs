@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use manager::reconcile::Lead;
-use manager::rolemanager::{self, Action, Group, plan};
+use manager::rolemanager::{self, Action, Group, Member, plan};
 use proto::model::*;
 use raft_store::{RaftId, Term};
 use tokio_util::sync::CancellationToken;
@@ -18,19 +18,23 @@ fn manager(id: &str, raft_id: RaftId) -> Node {
     node
 }
 
+fn member(raft_id: RaftId, node: &str) -> Member {
+    Member { raft_id, node: node.into(), addr: String::new(), voter: true }
+}
+
 #[derive(Clone, Default)]
 struct Members(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    members: Vec<(RaftId, NodeId)>,
+    members: Vec<Member>,
     /// The group lets nobody go.
     refuses: bool,
 }
 
 impl Members {
     fn of(members: &[(RaftId, &str)]) -> Self {
-        let members = members.iter().map(|(member, node)| (*member, NodeId::from(*node))).collect();
+        let members = members.iter().map(|(raft_id, node)| member(*raft_id, node)).collect();
         Self(Arc::new(Mutex::new(State { members, refuses: false })))
     }
 
@@ -40,7 +44,7 @@ impl Members {
 }
 
 impl Group for Members {
-    fn members(&self) -> Vec<(RaftId, NodeId)> {
+    fn members(&self) -> Vec<Member> {
         self.0.lock().unwrap().members.clone()
     }
 
@@ -49,7 +53,7 @@ impl Group for Members {
         if group.refuses {
             return Err("it would lose its quorum".into());
         }
-        group.members.retain(|(id, _)| *id != member);
+        group.members.retain(|other| other.raft_id != member);
         Ok(())
     }
 }
@@ -59,7 +63,7 @@ async fn a_demoted_or_removed_manager_leaves_the_group_before_it_loses_its_role(
     let world = World::with_nodes(1).await;
     world.put(manager("m1", 1)).await;
     world.put(manager("m2", 2)).await;
-    let group = [(1, NodeId::from("m1")), (2, NodeId::from("m2")), (3, NodeId::from("gone"))];
+    let group = [member(1, "m1"), member(2, "m2"), member(3, "gone")];
     assert_eq!(plan(&world.store.view(), &group), [Action::Remove(3)]);
     world.change_node("m2", |node| node.spec.desired_role = Role::Worker).await;
     assert_eq!(plan(&world.store.view(), &group), [Action::Remove(2), Action::Remove(3)]);
@@ -69,8 +73,28 @@ async fn a_demoted_or_removed_manager_leaves_the_group_before_it_loses_its_role(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_that_died_before_its_membership_was_written_is_known_all_the_same() {
+    let world = World::with_nodes(0).await;
+    let mut joined = manager("m1", 1);
+    joined.manager = None;
+    world.put(joined).await;
+    let learner = Member { voter: false, ..member(1, "m1") };
+    assert!(plan(&world.store.view(), &[learner]).is_empty());
+    let expected = Action::Record("m1".into(), rolemanager::status(1, String::new()));
+    assert_eq!(plan(&world.store.view(), &[member(1, "m1")]), [expected]);
+
+    // It listens elsewhere now, or is a new member after its disk was lost.
+    world.put(manager("m2", 2)).await;
+    let moved = Member { addr: "192.0.2.2:2377".into(), ..member(2, "m2") };
+    let expected = Action::Record("m2".into(), rolemanager::status(2, "192.0.2.2:2377".into()));
+    assert_eq!(plan(&world.store.view(), &[moved]), [expected]);
+    let expected = Action::Record("m2".into(), rolemanager::status(3, String::new()));
+    assert_eq!(plan(&world.store.view(), &[member(3, "m2")]), [expected]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_removed_before_the_swarm_is_known() {
-    assert!(plan(&World::new().store.view(), &[(1, NodeId::from("m1"))]).is_empty());
+    assert!(plan(&World::new().store.view(), &[member(1, "m1")]).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +121,7 @@ async fn roles_follow_and_what_is_refused_is_tried_again() {
         while role("m2") != Role::Worker {
             let _ = watch.next().await;
         }
-        assert_eq!(group.members(), [(1, NodeId::from("m1"))]);
+        assert_eq!(group.members(), [member(1, "m1")]);
         assert!(world.store.view().node(&"m2".into()).unwrap().manager.is_none());
         over.cancel();
     };

@@ -64,6 +64,8 @@ async fn a_session_makes_the_node_ready_and_tells_it_the_managers() {
         joined.first.managers.iter().map(|m| m.peer.as_ref().unwrap().addr.as_str()).collect();
     assert!(peers.contains(&"192.0.2.2:2377"), "{peers:?}");
     assert!(joined.first.root_ca.starts_with(b"-----BEGIN CERTIFICATE-----"));
+    let cluster_port = swarm.store.view().cluster().unwrap().vxlan_port;
+    assert_eq!(joined.first.node.as_ref().unwrap().vxlan_udp_port, u32::from(cluster_port));
 
     // Another manager joins: every node is told.
     group.add(node_id(3), "192.0.2.3:2377".into()).await.unwrap();

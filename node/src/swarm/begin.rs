@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::bootstrap::{Join, Joined};
+use identity::bootstrap::Join;
 use identity::{Credentials, Dialer, JoinToken, RootCa, Subject};
 use manager::cluster::{FirstNode, Init, NetworkDefaults};
 use proto::local::{InitRequest, JoinRequest};
 use proto::model::{Availability, ClusterId, ClusterSpec, NodeId, Role};
 use proto::wire::node_spec;
 
-use super::{Context, Swarm, forget};
+use super::{Context, Swarm, forget, remove_dir};
 use crate::addr;
 use crate::error::Error;
-use crate::manager_side::{ManagerSide, Place, bind, open_store};
+use crate::gate::Serving;
+use crate::manager_side::{ManagerSide, Place, ask_to_join, bind, open_store};
 use crate::record::{self, Record};
 
 impl Swarm {
@@ -41,27 +42,19 @@ impl Swarm {
         let data_path = addr::data_path(&request.data_path_addr)?;
         let record = Record { listen, advertise, data_path, managers: vec![manager.clone()] };
         let joining = Join { addr: manager, token, availability, source: None };
-        let joined = joining.run(&context.certificates(), SystemTime::now()).await?;
-        let begun = take_part(context, record, joined).await;
+        let begun = enter(context, record, joining).await;
         undo_on_error(context, begun)
     }
 
     /// Takes up the swarm of which this node was part, if there is one.
     pub async fn resume(context: &Arc<Context>) -> Result<Option<Self>, Error> {
         let Some((identity, root)) = context.certificates().load()? else { return Ok(None) };
-        let Some(record) = record::load(&context.settings.data_root)? else {
-            // The join was interrupted before anybody was told of it.
-            forget(context)?;
-            return Ok(None);
-        };
-        let credentials = Credentials::new(identity.clone(), root.clone())?;
-        let role = identity.subject().role;
-        let manager = match role {
-            Role::Manager => Some(open_manager(context, &record, &credentials).await?),
-            Role::Worker => None,
-        };
-        let swarm = Self::assemble(context, record, identity, root, manager, Some(credentials)).await?;
-        Ok(Some(swarm))
+        let record = record::load(&context.settings.data_root)?;
+        let path = record::path(&context.settings.data_root);
+        let record = record.ok_or(Error::NoRecord { path })?;
+        let credentials = Credentials::new(identity, root)?;
+        let (manager, problem) = resume_manager(context, &record, &credentials).await?;
+        Self::assemble(context, record, credentials, manager, problem).await.map(Some)
     }
 }
 
@@ -114,39 +107,80 @@ async fn found(context: &Arc<Context>, record: Record, wishes: Wishes) -> Result
     let credentials = Credentials::new(identity.clone(), root.clone())?;
     let place = place(context, &record, &credentials);
     let store = open_store(&place).await?;
-    let objects = manager::cluster::create(Init {
-        cluster: subject.cluster,
-        spec: wishes.spec,
-        root_ca: &root_ca,
-        network: wishes.network,
-        node: FirstNode {
+    let founded = async {
+        let first = FirstNode {
             id: subject.node,
             availability: wishes.availability,
             raft_id: store.raft_id(),
             addr: record.advertise.to_string(),
             certificate: identity.certificate().pem().into(),
-        },
-    });
-    store.bootstrap(objects?).await?;
-    record::save(&context.settings.data_root, &record)?;
-    context.certificates().save(&identity, &root)?;
-    let manager = ManagerSide::start(&place, store, listener, context.routes.clone());
-    Swarm::assemble(context, record, identity, root, Some(manager), Some(credentials)).await
+        };
+        let (cluster, spec, network) = (subject.cluster, wishes.spec, wishes.network);
+        let init = Init { cluster, spec, root_ca: &root_ca, network, node: first };
+        store.bootstrap(manager::cluster::create(init)?).await?;
+        record::save(&context.settings.data_root, &record)?;
+        Ok(context.certificates().save(&identity, &root)?)
+    };
+    if let Err(error) = founded.await {
+        store.shutdown().await;
+        return Err(error);
+    }
+    let manager = ManagerSide::start(&place, store, listener, context.serving.clone());
+    Swarm::assemble(context, record, credentials, Some(manager), None).await
 }
 
-async fn take_part(context: &Arc<Context>, record: Record, joined: Joined) -> Result<Swarm, Error> {
-    let Joined { identity, root } = joined;
-    let credentials = Credentials::new(identity.clone(), root.clone())?;
+/// The record first: with the certificate the node is part of the swarm, whatever interrupts it then.
+async fn enter(context: &Arc<Context>, record: Record, joining: Join) -> Result<Swarm, Error> {
     record::save(&context.settings.data_root, &record)?;
-    let manager = match identity.subject().role {
-        Role::Worker => None,
-        Role::Manager => {
-            let manager = open_manager(context, &record, &credentials).await?;
-            manager.join(&Dialer::new(credentials.clone()), &record.managers).await?;
-            Some(manager)
-        }
+    let joined = joining.run(&context.certificates(), SystemTime::now()).await?;
+    let role = joined.identity.subject().role;
+    let credentials = Credentials::new(joined.identity, joined.root)?;
+    let (manager, problem) = match role {
+        Role::Worker => (None, None),
+        Role::Manager => become_manager(context, &record, &credentials).await?,
     };
-    Swarm::assemble(context, record, identity, root, manager, Some(credentials)).await
+    Swarm::assemble(context, record, credentials, manager, problem).await
+}
+
+/// What the others refuse ends the attempt; what they could not do now is asked for again later.
+async fn become_manager(
+    context: &Arc<Context>,
+    record: &Record,
+    credentials: &Credentials,
+) -> Result<(Option<ManagerSide>, Option<Error>), Error> {
+    let manager = open_manager(context, record, credentials).await?;
+    let dialer = Dialer::new(credentials.clone());
+    match ask_to_join(&dialer, record.advertise, &record.managers).await {
+        Ok(()) => Ok((Some(manager), None)),
+        Err(error) if error.is_refusal() => {
+            manager.stop(Serving::Nothing).await;
+            Err(error)
+        }
+        Err(error) => Ok((Some(manager), Some(error))),
+    }
+}
+
+/// A manager side that cannot be opened does not keep the worker from its work.
+async fn resume_manager(
+    context: &Arc<Context>,
+    record: &Record,
+    credentials: &Credentials,
+) -> Result<(Option<ManagerSide>, Option<Error>), Error> {
+    if credentials.current().identity().subject().role == Role::Worker {
+        // Of a demotion that was interrupted.
+        remove_dir(context.raft_dir())?;
+        context.serving.send_replace(Serving::Nothing);
+        return Ok((None, None));
+    }
+    match open_manager(context, record, credentials).await {
+        Ok(manager) => Ok((Some(manager), None)),
+        Err(error) => {
+            let reason = crate::error::chain(&error);
+            tracing::error!(error = reason, "the manager on this node does not run; it is tried again");
+            context.serving.send_replace(Serving::Failing(reason));
+            Ok((None, Some(error)))
+        }
+    }
 }
 
 pub(super) async fn open_manager(
@@ -157,7 +191,7 @@ pub(super) async fn open_manager(
     let place = place(context, record, credentials);
     let listener = bind(record.listen).await?;
     let store = open_store(&place).await?;
-    Ok(ManagerSide::start(&place, store, listener, context.routes.clone()))
+    Ok(ManagerSide::start(&place, store, listener, context.serving.clone()))
 }
 
 fn place<'a>(context: &'a Context, record: &Record, credentials: &Credentials) -> Place<'a> {

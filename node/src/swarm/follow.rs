@@ -1,63 +1,67 @@
 //! Follows the role that the managers give this node.
 //!
 //! Promotion: a new certificate, then the manager side, which asks to become a member. Demotion: the leader removes
-//! the member and then changes the role; the manager side ends once it is no longer a member, or has lost the
-//! others for so long that it cannot be one, and the certificate is renewed as a worker's.
+//! the member and then changes the role, so a session that tells the role of a worker, which is never older than what
+//! was told before, is the word that the vote is gone: the manager side ends, and the certificate is renewed.
+//!
+//! A manager side that cannot run is opened again, one that takes no part asks to be taken in again, in growing
+//! intervals; the worker does not notice either.
 
 use std::time::Duration;
 
 use proto::model::Role;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::{Published, Swarm, begin};
-use crate::error::Error;
+use super::{Published, Swarm, begin, remove_dir};
+use crate::error::{Error, chain};
+use crate::gate::Serving;
+use crate::manager_side::{ManagerSide, ask_to_join};
 
-/// Between attempts to start or end the manager side.
-const RETRY: Duration = Duration::from_secs(1);
+/// A member that hears no leader for so long may have been removed, and asks to be taken in. Elections take less.
+const LEADERLESS: Duration = Duration::from_secs(5);
+
+/// How it goes on with this node's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    GoesOn,
+    /// The managers do not know this node any more.
+    Removed,
+}
 
 impl Swarm {
     /// Resolves when `follow` may have something to do.
     pub async fn changed(&mut self) {
-        let mut credentials = self.credentials.subscribe();
-        let retry = self.retry_at;
-        let retry = async move {
-            match retry {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            changed = self.session.changed() => if changed.is_err() {
-                std::future::pending::<()>().await;
-            },
-            _ = credentials.changed() => {}
-            () = retry => {}
+            Ok(()) = self.session.changed() => {}
+            Ok(()) = self.certificate.changed() => {}
+            Some(asked) = self.joining.join_next() => self.asked(asked),
+            () = side_changed(&mut self.manager) => {}
+            () = self.retry.becomes_due() => {}
         }
     }
 
     /// Brings the manager side in line with the role, as far as that is possible now.
-    pub async fn follow(&mut self) -> Result<(), Error> {
-        self.retry_at = None;
-        let wanted = self.learn();
-        if let Some(role) = wanted {
+    pub async fn follow(&mut self) -> Outcome {
+        if self.session.borrow().removed {
+            return Outcome::Removed;
+        }
+        let told = self.learn();
+        if let Some(role) = told {
             self.renewal.expect(role);
         }
-        let result = match (wanted.unwrap_or(self.role()), self.role(), self.manager.is_some()) {
-            (Role::Manager, Role::Manager, _) => self.be_manager().await,
-            (Role::Worker, _, true) => {
-                self.end_manager().await;
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-        if result.is_err() {
-            self.retry_at = Some(Instant::now() + RETRY);
+        match (told.unwrap_or(self.role()), self.role()) {
+            (Role::Worker, _) => self.be_no_manager().await,
+            (Role::Manager, Role::Manager) => self.be_manager().await,
+            // The certificate comes first.
+            (Role::Manager, Role::Worker) => {}
         }
-        result
+        Outcome::GoesOn
     }
 
     /// Takes from the session what the rest of the node needs; tells the role that the managers want.
     fn learn(&mut self) -> Option<Role> {
+        self.certificate.mark_unchanged();
         let session = self.session.borrow_and_update();
         if !session.managers.is_empty() {
             self.managers.send_if_modified(|managers| {
@@ -69,30 +73,107 @@ impl Swarm {
         session.node.as_ref().map(|node| node.role)
     }
 
-    async fn be_manager(&mut self) -> Result<(), Error> {
-        if self.manager.is_none() {
-            let manager = begin::open_manager(&self.context, &self.record, &self.credentials).await?;
-            self.published.send_replace(Published { store: Some(manager.store().clone()) });
-            self.manager = Some(manager);
+    async fn be_manager(&mut self) {
+        if let Some(reason) = self.manager.as_ref().and_then(ManagerSide::failure) {
+            self.close_failed(reason).await;
         }
-        let Some(manager) = &self.manager else { return Ok(()) };
-        if manager.is_member() {
-            return Ok(());
+        if self.manager.is_none() && self.retry.is_due() {
+            self.open().await;
         }
-        let managers = self.managers.borrow().clone();
-        manager.join(&self.dialer, &managers).await
+        let Some(manager) = &self.manager else { return };
+        let is_voter = manager.is_voter();
+        if is_voter && manager.hears_leader() {
+            self.idle_since = None;
+            self.show(None);
+            return;
+        }
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        if is_voter {
+            self.retry.at_earliest(since + LEADERLESS);
+        }
+        if self.joining.is_empty() && self.retry.is_due() {
+            self.ask_again();
+        }
     }
 
-    async fn end_manager(&mut self) {
-        let Some(manager) = self.manager.take_if(|manager| !manager.has_vote()) else {
-            self.retry_at = Some(Instant::now() + RETRY);
-            return;
-        };
-        self.published.send_replace(Published::default());
-        manager.stop().await;
-        if let Err(error) = std::fs::remove_dir_all(self.context.raft_dir()) {
-            tracing::warn!(%error, "cannot remove the replica of a manager that is none any more");
+    async fn open(&mut self) {
+        self.context.serving.send_replace(Serving::Starting);
+        match begin::open_manager(&self.context, &self.record, &self.credentials).await {
+            Ok(manager) => {
+                self.manager = Some(manager);
+                self.idle_since = None;
+                self.show(None);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    async fn close_failed(&mut self, reason: String) {
+        if let Some(manager) = self.manager.take() {
+            self.joining.shutdown().await;
+            let error = Error::Stopped(reason);
+            manager.stop(Serving::Failing(chain(&error))).await;
+            self.fail(&error);
+        }
+    }
+
+    /// The manager side does not run; it is opened again later.
+    fn fail(&mut self, error: &Error) {
+        let reason = chain(error);
+        tracing::error!(error = reason, "the manager on this node does not run; it is tried again");
+        self.context.serving.send_replace(Serving::Failing(reason.clone()));
+        self.retry.failed();
+        self.show(Some(reason));
+    }
+
+    fn ask_again(&mut self) {
+        let (dialer, own) = (self.dialer.clone(), self.record.advertise);
+        let managers = self.managers.borrow().clone();
+        self.retry.at_earliest(Instant::now() + LEADERLESS);
+        if managers.iter().any(|addr| *addr != own.to_string()) {
+            self.joining.spawn(async move { ask_to_join(&dialer, own, &managers).await });
+        }
+    }
+
+    fn asked(&mut self, asked: Result<Result<(), Error>, JoinError>) {
+        match asked {
+            Ok(Ok(())) => self.show(None),
+            Ok(Err(error)) => {
+                let reason = chain(&error);
+                tracing::warn!(error = reason, "this node takes no part in the managers yet; it asks again");
+                self.retry.failed();
+                self.show(Some(reason));
+            }
+            Err(_) => self.retry.failed(),
+        }
+    }
+
+    async fn be_no_manager(&mut self) {
+        self.joining.shutdown().await;
+        match self.manager.take() {
+            Some(manager) => manager.stop(Serving::Nothing).await,
+            None if matches!(*self.context.serving.borrow(), Serving::Nothing) => return,
+            None => drop(self.context.serving.send_replace(Serving::Nothing)),
+        }
+        self.show(None);
+        if let Err(error) = remove_dir(self.context.raft_dir()) {
+            tracing::warn!(
+                error = chain(&error),
+                "cannot remove the replica of a manager that is none any more"
+            );
         }
         tracing::info!("this node is no longer a manager");
+    }
+
+    fn show(&self, problem: Option<String>) {
+        let store = self.manager.as_ref().map(|manager| manager.store().clone());
+        self.published.send_replace(Published { store, problem });
+    }
+}
+
+async fn side_changed(manager: &mut Option<ManagerSide>) {
+    match manager {
+        Some(manager) => manager.changed().await,
+        None => std::future::pending().await,
     }
 }

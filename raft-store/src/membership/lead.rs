@@ -136,7 +136,8 @@ pub(crate) async fn transfer(member: &Replicated) -> Result<RaftId, Error> {
 
 fn successor(member: &Replicated) -> Result<RaftId, Error> {
     let members = member.members_now();
-    let reachable = |m: &&Member| m.voter && !m.leader && m.reachability == Reachability::Reachable;
+    let reachable =
+        |m: &&Member| m.voter && m.raft_id != member.raft_id && m.reachability == Reachability::Reachable;
     let successor = members.iter().filter(reachable).min_by_key(|m| m.lag.unwrap_or(u64::MAX));
     successor.map(|member| member.raft_id).ok_or(Error::NoSuccessor)
 }

@@ -221,7 +221,10 @@ fn appends(
         while let Ok(Some(message)) = messages.message().await {
             let admitted = check_sender(&member, message.vote.as_ref(), caller.clone());
             match admitted.and_then(|()| get_append(message, member.raft_id)) {
-                Ok(request) => yield request,
+                Ok(request) => {
+                    member.leader_heard.now();
+                    yield request;
+                }
                 Err(status) => {
                     let _ = failure.set(status);
                     break;

@@ -34,7 +34,8 @@ use managers::Managers;
 use session::Session;
 use statuses::Statuses;
 
-const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(8));
+/// The longest pause leaves time to register before three heartbeats of a short period are missed.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(4));
 
 /// What a session speaks for.
 pub(crate) struct Parts {
@@ -73,14 +74,19 @@ impl Agent {
 
     async fn keep_session(&mut self) {
         let mut backoff = RETRY;
+        let mut dismissals = 0;
         loop {
             match self.managers.choose(rand::random()) {
                 Some(addr) => {
                     let error = self.attempt(&addr, &mut backoff).await;
+                    dismissals = if error.is_dismissal() { dismissals + 1 } else { 0 };
+                    let error = report(&error);
                     tracing::warn!(manager = addr, error, "no session");
                     self.view.send_modify(|view| {
                         view.connected_to = None;
                         view.error = Some(format!("manager {addr}: {error}"));
+                        // Each was asked once before one is asked again, so two rounds have one that is whole.
+                        view.removed = dismissals >= 2 * self.managers.known().len().max(1);
                     });
                 }
                 None => tracing::warn!("no manager is known"),
@@ -90,11 +96,11 @@ impl Agent {
     }
 
     /// One session, and why it ended.
-    async fn attempt(&mut self, addr: &str, backoff: &mut Backoff) -> String {
+    async fn attempt(&mut self, addr: &str, backoff: &mut Backoff) -> SessionError {
         let Self { parts, managers, view } = self;
         let (session, first) = match Box::pin(Session::establish(parts, addr)).await {
             Ok(established) => established,
-            Err(error) => return report(&error),
+            Err(error) => return error,
         };
         backoff.reset();
         managers.answered(addr);
@@ -117,7 +123,7 @@ impl Agent {
         };
         tokio::select! {
             ended = Box::pin(session.serve(told)) => match ended {
-                Err(error) => report(&error),
+                Err(error) => error,
                 Ok(never) => match never {},
             },
             () = remembering => std::future::pending().await,

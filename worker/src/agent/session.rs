@@ -59,6 +59,11 @@ impl Error {
     pub(crate) fn call(call: &'static str, status: Status) -> Self {
         Self::Call { call, code: status.code(), reason: status.message().to_owned() }
     }
+
+    /// The manager says that this node is no part of the swarm. It may be wrong, if it lags behind the others.
+    pub fn is_dismissal(&self) -> bool {
+        matches!(self, Self::Call { call: "Session", code: Code::PermissionDenied, .. })
+    }
 }
 
 pub(super) struct Session<'a> {

@@ -14,4 +14,6 @@ pub struct SessionView {
     pub connected_to: Option<String>,
     /// Why there is no session, in one line.
     pub error: Option<String>,
+    /// Every manager that is known says that this node is no part of the swarm any more.
+    pub removed: bool,
 }

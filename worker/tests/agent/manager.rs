@@ -38,6 +38,8 @@ pub struct Told {
     pub silent_directory: AtomicBool,
     /// Heartbeats are not answered.
     pub deaf: AtomicBool,
+    /// The node is no part of the swarm.
+    pub dismisses: AtomicBool,
     /// Reports are refused.
     pub refuses_reports: AtomicBool,
     /// The next difference does not follow from what was sent.
@@ -60,6 +62,7 @@ impl Manager {
             endpoints: watch::channel(Vec::new()).0,
             silent_directory: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
+            dismisses: AtomicBool::new(false),
             refuses_reports: AtomicBool::new(false),
             skip: AtomicBool::new(false),
             managers: watch::channel(Vec::new()).0,
@@ -168,6 +171,9 @@ impl Dispatcher for Told {
     ) -> Result<Response<Self::SessionStream>, Status> {
         assert!(request.into_inner().description.unwrap().resources.unwrap().nano_cpus > 0);
         self.sessions.send_modify(|sessions| *sessions += 1);
+        if self.dismisses.load(Ordering::Relaxed) {
+            return Err(Status::permission_denied("node n1 is not part of this swarm: it was removed"));
+        }
         let (node, name) = (self.node(), self.name);
         let messages = WatchStream::new(self.managers.subscribe()).map(move |managers| {
             Ok(wire::SessionMessage {

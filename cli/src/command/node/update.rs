@@ -7,7 +7,7 @@ use proto::model;
 use super::change;
 use crate::client::Client;
 use crate::command::swarm::Availability;
-use crate::{resolve, settings, units};
+use crate::{settings, units};
 
 #[derive(Debug, Args)]
 pub struct Update {
@@ -42,24 +42,26 @@ impl Update {
         {
             bail!("nothing to change: name --availability, --role, --label-add or --label-rm");
         }
-        let mut node = resolve::node(client, &self.node).await?;
+        change::spec(client, &self.node, |spec| self.apply(spec)).await?;
+        println!("{}", self.node);
+        Ok(())
+    }
+
+    fn apply(&self, spec: &mut model::NodeSpec) -> Result<bool> {
         if let Some(availability) = self.availability {
-            node.spec.availability = proto::wire::node_spec::Availability::from(availability).into();
+            spec.availability = proto::wire::node_spec::Availability::from(availability).into();
         }
         if let Some(role) = self.role {
-            node.spec.desired_role = match role {
+            spec.desired_role = match role {
                 Role::Worker => model::Role::Worker,
                 Role::Manager => model::Role::Manager,
             };
         }
-        if let Some(missing) =
-            self.label_rm.iter().find(|key| !node.spec.annotations.labels.contains_key(*key))
-        {
+        let labels = &mut spec.annotations.labels;
+        if let Some(missing) = self.label_rm.iter().find(|key| !labels.contains_key(*key)) {
             bail!("--label-rm {missing}: node {} has no such label", self.node);
         }
-        settings::change_map(&mut node.spec.annotations.labels, &self.label_add, &self.label_rm);
-        change::save(client, &node).await?;
-        println!("{}", self.node);
-        Ok(())
+        settings::change_map(labels, &self.label_add, &self.label_rm);
+        Ok(true)
     }
 }
