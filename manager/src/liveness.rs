@@ -22,7 +22,7 @@ use raft_store::{Store, Term, UpdateError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::dispatcher::heartbeat_period;
 use crate::managers::Managers;
@@ -98,14 +98,19 @@ impl Liveness {
                 let told = match self.silent(store, period) {
                     Some((term, silent)) => {
                         self.judge(store, term, &silent).await;
-                        true
+                        Ok(())
                     }
                     None => self.pass_on(&managers, peers, period / ROUNDS).await,
                 };
-                if told {
-                    reached = Instant::now();
+                match told {
+                    Ok(()) => {
+                        reached = Instant::now();
+                        self.show_reach(true);
+                    }
+                    // This manager was removed from the group.
+                    Err(Code::PermissionDenied) => self.show_reach(false),
+                    Err(_) => self.show_reach(reached.elapsed() < period),
                 }
-                self.show_reach(told || reached.elapsed() < period);
                 tokio::time::sleep(period / ROUNDS).await;
             }
         };
@@ -152,16 +157,16 @@ impl Liveness {
     }
 
     /// Also if there is nothing to tell, to know whether it could be told.
-    async fn pass_on(&self, managers: &Managers, peers: &Peers, patience: Duration) -> bool {
+    async fn pass_on(&self, managers: &Managers, peers: &Peers, patience: Duration) -> Result<(), Code> {
         let heard = std::mem::take(&mut self.lock().unsent);
         let told = tokio::time::timeout(patience, tell(managers, peers, &heard)).await;
         let told = told.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer from the leader")));
         if let Err(error) = told {
             tracing::debug!(%error, "cannot tell the leader of heartbeats");
             self.lock().unsent.extend(heard);
-            return false;
+            return Err(error.code());
         }
-        true
+        Ok(())
     }
 
     fn show_reach(&self, reaches: bool) {
