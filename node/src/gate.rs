@@ -110,10 +110,12 @@ mod tests {
         let (serving, manager) = watch::channel(Serving::Starting);
         let refused = routes(manager.clone()).await.unwrap_err();
         assert!(refused.message().contains("is starting"), "{refused}");
-        let waiting = tokio::spawn(routes(manager.clone()));
-        tokio::task::yield_now().await;
-        serving.send_replace(Serving::Manager(Routes::default()));
-        assert!(waiting.await.unwrap().is_ok());
+        let starts = async {
+            tokio::time::sleep(START / 2).await;
+            serving.send_replace(Serving::Manager(Routes::default()));
+        };
+        let (answer, ()) = tokio::join!(routes(manager.clone()), starts);
+        assert!(answer.is_ok());
 
         serving.send_replace(Serving::Failing("the disk is full".into()));
         let refused = routes(manager.clone()).await.unwrap_err();
