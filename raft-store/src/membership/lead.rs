@@ -126,12 +126,21 @@ fn may_leave(member: &Replicated, voters: &BTreeSet<RaftId>, leaving: RaftId) ->
 
 /// Hands the leadership to the voter who has most of the log.
 pub(crate) async fn transfer(member: &Replicated) -> Result<RaftId, Error> {
-    let successor = settled(member, || successor(member)).await?;
-    member.raft.trigger().transfer_leader(successor).await.map_err(|_| Error::Stopped)?;
     let me = member.raft_id;
     let handed_over = |metrics: &Metrics| metrics.current_leader.is_some_and(|leader| leader != me);
-    let metrics = member.raft.wait(Some(TRANSFER)).metrics(handed_over, "another leader").await;
-    metrics.ok().and_then(|metrics| metrics.current_leader).ok_or(Error::NoSuccessor)
+    let deadline = Instant::now() + TRANSFER;
+    loop {
+        let successor = settled(member, || successor(member)).await?;
+        member.raft.trigger().transfer_leader(successor).await.map_err(|_| Error::Stopped)?;
+        // One that lacks an entry at that moment, or misses the message, does nothing: it is told again.
+        let election = Some(member.timing.patience());
+        let elected = member.raft.wait(election).metrics(handed_over, "another leader").await;
+        match elected.ok().and_then(|metrics| metrics.current_leader) {
+            Some(leader) => return Ok(leader),
+            None if Instant::now() < deadline => {}
+            None => return Err(Error::NoSuccessor),
+        }
+    }
 }
 
 fn successor(member: &Replicated) -> Result<RaftId, Error> {
