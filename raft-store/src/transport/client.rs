@@ -292,6 +292,7 @@ impl RaftNetworkV2<Group> for Peer {
             to: self.target,
             from: Some(put_vote(request.from_leader())),
             last: request.last_log_id().map(put_log_id),
+            successor: *request.to_node_id(),
         };
         let response = self.client(Lane::Control).transfer_leader(message).await;
         let refused = response.map_err(unreachable)?.into_inner().refused;

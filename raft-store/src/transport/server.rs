@@ -160,7 +160,7 @@ impl raft_server::Raft for Service {
         let (_, extensions, message) = request.into_parts();
         let member = self.addressed(message.to, message.from.as_ref(), &extensions)?;
         let last = message.last.map(get_log_id);
-        let request = TransferLeaderRequest::new(get_vote(message.from)?, message.to, last);
+        let request = TransferLeaderRequest::new(get_vote(message.from)?, message.successor, last);
         let response = member.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         let refused = response.err().map(|error| error.to_string()).unwrap_or_default();
         Ok(Response::new(wire::TransferLeaderResponse { refused }))
