@@ -18,6 +18,7 @@ mod files;
 mod image;
 mod images;
 mod rootfs;
+mod shims;
 mod spec;
 mod state;
 mod supervisor;

@@ -99,12 +99,16 @@ impl Runner {
     }
 
     async fn start(&mut self) {
-        let mut orders = self.orders.clone();
-        let started = tokio::select! {
-            started = self.start_once() => started,
-            () = ended(&mut orders) => return,
-        };
-        match started {
+        if self.permit.is_none() {
+            let mut orders = self.orders.clone();
+            tokio::select! {
+                permit = timed(self.assigned.id().as_str(), "turn", prepare::permit(&self.shared)) => {
+                    self.permit = permit;
+                }
+                () = ended(&mut orders) => return,
+            }
+        }
+        match self.start_once().await {
             Ok(container) => self.seen.container = container,
             // It may run all the same, so it is stopped before anything else.
             Err(failure) => self.seen.failure = Some(failure),
@@ -112,9 +116,6 @@ impl Runner {
     }
 
     async fn start_once(&mut self) -> Result<Container, Failure> {
-        if self.permit.is_none() {
-            self.permit = timed(self.id().as_str(), "turn", prepare::permit(&self.shared)).await;
-        }
         self.report(TaskState::Starting);
         let status = Box::new(self.status(TaskState::Starting));
         let mark = self.shared.database.write(vec![Change::Status(self.id().clone(), status)]);
@@ -128,6 +129,8 @@ impl Runner {
         started
     }
 
+    /// An order to end waits for the attempt that is under way: containerd may lose the shim of one that is broken
+    /// off.
     async fn start_surely(&self) -> Result<Container, Failure> {
         let mut backoff = RETRY;
         loop {
@@ -137,7 +140,7 @@ impl Runner {
             }
             // The answer may have been lost and not the start.
             match self.inspect().await {
-                Container::Created => {}
+                Container::Created if !self.orders.borrow().ends() => {}
                 container => return Ok(container),
             }
         }
@@ -146,7 +149,13 @@ impl Runner {
     async fn after_failed_start(&self, error: runtime::Error, backoff: &mut Backoff) -> Result<(), Failure> {
         let begun = matches!(error, runtime::Error::Exists { .. });
         match error.verdict() {
-            Verdict::Retry => tokio::time::sleep(backoff.delay(rand::random())).await,
+            Verdict::Retry => {
+                let mut orders = self.orders.clone();
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.delay(rand::random())) => {}
+                    () = ended(&mut orders) => {}
+                }
+            }
             _ if begun => {}
             Verdict::Reject => return Err(Failure::rejected(error.report())),
             Verdict::Fail => return Err(Failure::failed(error.report())),

@@ -45,6 +45,69 @@ async fn containerd_is_killed_and_comes_back() {
     runtime.shutdown().await;
 }
 
+/// However far the start had come when it was given up, as by the death of the process that asked for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_broken_off_leaves_no_process() {
+    let node = Node::start().await;
+    let runtime = node.runtime();
+    for delay_ms in (0..200).step_by(5) {
+        let id = format!("broken-off-after-{delay_ms}");
+        runtime.create(&node.script(&id, "sleep 1000")).await.unwrap();
+        let _ = tokio::time::timeout(Duration::from_millis(delay_ms), runtime.start(&id)).await;
+        soon(runtime.remove(&id)).await.unwrap();
+    }
+    nothing_runs(&node).await;
+    runtime.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_containerd_has_lost_is_ended() {
+    let mut node = Node::start().await;
+    for id in ["waited-for", "removed", "found"] {
+        node.start_container(&node.script(id, "sleep 1000")).await;
+        lose(&node, id);
+    }
+    let old = node.runtime().containerd_pid().unwrap();
+    let waiting = async {
+        let (exit, removed) = tokio::join!(node.runtime().wait("waited-for"), async {
+            kill(Pid::from_raw(old.try_into().unwrap()), Kill::SIGKILL).unwrap();
+            until("another containerd runs", || {
+                node.runtime().containerd_pid().is_some_and(|pid| pid != old)
+            })
+            .await;
+            while node.runtime().remove("removed").await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        (exit, removed)
+    };
+    assert_eq!(soon(waiting).await.0.unwrap().code, 137);
+    let left: Vec<_> = node.runtime().list().await.unwrap().into_iter().map(|state| state.id).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(shims(&node).len(), 1, "that of the one that nobody has looked at");
+
+    node.runtime().shutdown().await;
+    node.runtime = Some(Containerd::start(node.config.clone()).await.unwrap());
+    nothing_runs(&node).await;
+    node.runtime().shutdown().await;
+}
+
+/// Makes the next containerd know nothing of a container that runs.
+fn lose(node: &Node, id: &str) {
+    let tasks = node.config.exec_root.join("containerd/state/io.containerd.runtime.v2.task/swarm");
+    std::fs::rename(tasks.join(id), node.place.root.join(id)).unwrap();
+}
+
+fn shims(node: &Node) -> Vec<u32> {
+    let name = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    node.place.processes().into_iter().filter(|pid| name(pid).starts_with("containerd-shim")).collect()
+}
+
+async fn nothing_runs(node: &Node) {
+    let containerd = node.runtime().containerd_pid().unwrap();
+    until("only containerd is left", || node.place.processes() == [containerd]).await;
+}
+
 /// A process that is killed runs nothing more: here, its async runtime is dropped with everything in it.
 #[test]
 fn another_process_adopts_containerd_and_containers() {

@@ -60,11 +60,14 @@ impl Containerd {
     /// has written down stands.
     async fn settle(&self, id: &str, exit: Exit) -> Result<Exit, Error> {
         let record = self.record(id).await?.ok_or_else(|| Error::NoSuchContainer { id: id.to_owned() })?;
+        let first = record.exit.is_none();
         let exit = match &record.exit {
             Some(exit) => exit.clone().into(),
             None => self.note(id, record, exit).await?,
         };
-        self.delete_task(id).await?;
+        if !self.delete_task(id).await? && first {
+            self.shims.end_lost_of(id).await;
+        }
         Ok(exit)
     }
 
@@ -143,7 +146,10 @@ impl Containerd {
     }
 
     pub(super) async fn remove_container(&self, id: &str) -> Result<(), Error> {
-        self.delete_task(id).await?;
+        if !self.delete_task(id).await? && self.record(id).await?.is_some_and(|record| record.exit.is_none())
+        {
+            self.shims.end_lost_of(id).await;
+        }
         let container = async {
             let request = DeleteContainerRequest { id: id.to_owned() };
             or_absent(self.client.containers().delete(request).await)
@@ -163,12 +169,12 @@ impl Containerd {
         Ok(())
     }
 
-    /// Removes the task, killing it if it runs.
-    async fn delete_task(&self, id: &str) -> Result<(), Error> {
+    /// Removes the task, killing it if it runs. False if there was none.
+    async fn delete_task(&self, id: &str) -> Result<bool, Error> {
         const ACTION: &str = "remove the container's task";
         let delete = || async {
             let request = DeleteTaskRequest { container_id: id.to_owned() };
-            or_absent(self.client.tasks().delete(request).await).map(drop)
+            or_absent(self.client.tasks().delete(request).await).map(|deleted| deleted.is_some())
         };
         let refused = match delete().await {
             Err(status) if !lost(&status) => status,

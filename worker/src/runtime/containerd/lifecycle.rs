@@ -103,7 +103,7 @@ impl Containerd {
 
     fn shim(&self) -> Shim {
         let binary = self.config.runtime_binary.as_ref().expect("it was settled at the start");
-        let options = options::options(binary, &self.config.exec_root.join("runc"));
+        let options = options::options(binary, &self.config.runc_root());
         Shim { name: SHIM.to_owned(), options: Some(options) }
     }
 

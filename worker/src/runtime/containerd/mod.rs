@@ -24,6 +24,7 @@ use super::cgroup::Cgroups;
 use super::client::{Client, NAMESPACE, failed};
 use super::images::Images;
 use super::rootfs::RootFs;
+use super::shims::Shims;
 use super::supervisor::Supervisor;
 use super::{
     ContainerConfig, ContainerState, Error, Exit, ImageSummary, PullProgress, RegistryAuth, ResolvedImage,
@@ -95,6 +96,11 @@ impl Config {
         self.container_dir(id).join("log")
     }
 
+    /// Below it runc keeps the state of containers, by namespace of containerd.
+    pub(super) fn runc_root(&self) -> PathBuf {
+        self.exec_root.join("runc")
+    }
+
     fn cgroup(&self, id: &str) -> String {
         format!("{}/{id}", self.cgroup_parent.trim_end_matches('/'))
     }
@@ -108,6 +114,7 @@ pub struct Containerd {
     images: Images,
     rootfs: RootFs,
     cgroups: Cgroups,
+    shims: Shims,
     supervisor: Option<Supervisor>,
 }
 
@@ -123,8 +130,8 @@ impl Containerd {
             None => Some(Supervisor::start(&config.data_root, &config.exec_root).await?),
         };
         let socket = config.containerd.as_deref().or(supervisor.as_ref().map(Supervisor::socket));
-        let client = Client::lazy(socket.expect("one of them is there"));
-        match Self::open(config, client).await {
+        let socket = socket.expect("one of them is there").to_owned();
+        match Self::open(config, socket).await {
             Ok(opened) => Ok(Self { supervisor, ..opened }),
             Err(error) => match supervisor {
                 Some(supervisor) => {
@@ -136,7 +143,8 @@ impl Containerd {
         }
     }
 
-    async fn open(config: Config, client: Client) -> Result<Self, Error> {
+    async fn open(config: Config, socket: PathBuf) -> Result<Self, Error> {
+        let client = Client::lazy(&socket);
         let version = answering(&client).await?;
         make_namespace(&client).await?;
         let snapshotter = snapshotter(&client).await?;
@@ -145,8 +153,10 @@ impl Containerd {
         let rootfs = RootFs::new(client.clone(), snapshotter.clone(), &scratch)?;
         let (insecure, certs) = (&config.insecure_registries, config.certs_dir.clone());
         let images = Images::open(client.clone(), snapshotter.clone(), insecure, certs, scratch).await?;
+        let shims = Shims::new(client.clone(), socket, &config);
+        shims.end_lost().await?;
         let cgroups = Cgroups::detect();
-        Ok(Self { config, client, version, snapshotter, images, rootfs, cgroups, supervisor: None })
+        Ok(Self { config, client, version, snapshotter, images, rootfs, cgroups, shims, supervisor: None })
     }
 
     /// Ends pulls, and containerd if it is ours. Containers run on.

@@ -56,11 +56,20 @@ struct Paths {
     log: PathBuf,
 }
 
+fn directory(exec_root: &Path) -> PathBuf {
+    exec_root.join("containerd")
+}
+
+/// What our containerd keeps there does not outlive the machine's next start.
+pub(super) fn state_directory(exec_root: &Path) -> PathBuf {
+    directory(exec_root).join("state")
+}
+
 impl Supervisor {
     /// Adopts the one that runs, else starts one. It may not answer yet when this returns.
     pub(super) async fn start(data_root: &Path, exec_root: &Path) -> Result<Self, Error> {
         let missing = || Error::config("containerd", "it is not installed: install the package containerd");
-        let directory = exec_root.join("containerd");
+        let directory = directory(exec_root);
         let paths = Paths {
             binary: find_program("containerd").ok_or_else(missing)?,
             config: directory.join("config.toml"),
@@ -68,7 +77,7 @@ impl Supervisor {
             socket: directory.join("containerd.sock"),
             log: data_root.join("containerd.log"),
         };
-        config::write(&paths, &data_root.join("containerd"), &directory.join("state"))?;
+        config::write(&paths, &data_root.join("containerd"), &state_directory(exec_root))?;
         let process = match Process::adopt(&paths)? {
             Some(process) => process,
             None => Process::launch(&paths)?,
