@@ -16,7 +16,8 @@ fn main() {
         for (at, side) in [&ours as &dyn Contender, &theirs].into_iter().enumerate() {
             let network = format!("net{run}");
             let new = seconds(|| {
-                side.create_network(&network, &format!("10.0.{run}.0/24"));
+                // The peer has 10.0.0.0/24 itself.
+                side.create_network(&network, &format!("10.1.{run}.0/24"));
                 until_ping(side, "new", &network);
             });
             let again = seconds(|| until_ping(side, "again", &network));
