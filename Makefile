@@ -11,6 +11,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 PREFIX ?= /usr/local
 DESTDIR ?=
 UNITDIR ?= /lib/systemd/system
+PROGRAMS := swarmd swarmctl swarm-logger
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Plain `cargo test` does the same where nextest is not installed; it has no time limit for a single test.
@@ -80,7 +81,8 @@ release: setup ## Build the programs for use
 .PHONY: install
 install: release ## Install programs, unit and completions (PREFIX, DESTDIR, UNITDIR)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(UNITDIR)
-	install -m 755 $(addprefix $(TARGET)/release/,swarmd swarmctl swarm-logger) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(TARGET)/release/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	strip --strip-debug $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS))
 	sed 's|@BINDIR@|$(PREFIX)/bin|' dist/swarmd.service >$(DESTDIR)$(UNITDIR)/swarmd.service
 	install -d $(DESTDIR)$(PREFIX)/share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
 	$(TARGET)/release/swarmctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/swarmctl
