@@ -26,6 +26,14 @@ pub struct InspectFormat {
     format: String,
 }
 
+/// Output options of what tells of one thing in lines.
+#[derive(Debug, Args)]
+pub struct LinesFormat {
+    /// json, or a template such as "{{.Server.Version}}"; without it: lines for people
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
 /// A column: its title in tables, its name in JSON.
 pub type Column = (&'static str, &'static str);
 
@@ -56,11 +64,20 @@ impl ListFormat {
     }
 }
 
-impl InspectFormat {
-    pub fn of(format: &str) -> Self {
-        Self { format: format.into() }
+impl LinesFormat {
+    /// Prints `lines`, or `object` as JSON or through the template.
+    pub fn print(&self, lines: &[String], object: &Value) -> Result<()> {
+        let mut out = io::stdout().lock();
+        match self.format.as_deref() {
+            None => lines.iter().try_for_each(|line| writeln!(out, "{line}"))?,
+            Some("json") => writeln!(out, "{object}")?,
+            Some(template) => writeln!(out, "{}", render(template, object)?)?,
+        }
+        Ok(())
     }
+}
 
+impl InspectFormat {
     /// Prints `objects` as one JSON array, or each through the template.
     pub fn print(&self, objects: &[Value]) -> Result<()> {
         let mut out = io::stdout().lock();

@@ -7,25 +7,19 @@ use proto::local::{InfoRequest, InfoResponse};
 use serde_json::{Value, json};
 
 use crate::client::{Answer as _, Client};
-use crate::format::InspectFormat;
+use crate::format::LinesFormat;
 use crate::units;
 
 #[derive(Debug, Args)]
 pub struct Info {
-    /// json, or a template such as "{{.Swarm.NodeID}}"; without it: lines for people
-    #[arg(short, long, value_name = "FORMAT")]
-    format: Option<String>,
+    #[command(flatten)]
+    format: LinesFormat,
 }
 
 impl Info {
     pub async fn run(self, client: &Client) -> Result<()> {
         let info = client.node().info(InfoRequest {}).await.answer()?;
-        match self.format.as_deref() {
-            Some("json") => println!("{}", as_json(&info)),
-            Some(template) => InspectFormat::of(template).print(&[as_json(&info)])?,
-            None => print!("{}", as_text(&info)),
-        }
-        Ok(())
+        self.format.print(&lines(&info), &as_json(&info))
     }
 }
 
@@ -65,7 +59,7 @@ fn as_json(info: &InfoResponse) -> Value {
     })
 }
 
-fn as_text(info: &InfoResponse) -> String {
+fn lines(info: &InfoResponse) -> Vec<String> {
     let mut lines = vec![
         format!("Name: {}", info.hostname),
         format!("Version: {}", info.version),
@@ -92,5 +86,5 @@ fn as_text(info: &InfoResponse) -> String {
         lines.push(" Manager addresses:".into());
         lines.extend(info.manager_addrs.iter().map(|addr| format!("  {addr}")));
     }
-    lines.join("\n") + "\n"
+    lines
 }

@@ -6,12 +6,12 @@ use proto::local::InfoRequest;
 use serde_json::{Value, json};
 
 use crate::client::{Answer as _, Client};
-use crate::format::InspectFormat;
+use crate::format::LinesFormat;
 
 #[derive(Debug, Args)]
 pub struct Version {
     #[command(flatten)]
-    format: InspectFormat,
+    format: LinesFormat,
 }
 
 impl Version {
@@ -21,10 +21,8 @@ impl Version {
             Ok(server) => (server, Ok(())),
             Err(error) => (Value::Null, Err(error)),
         };
-        self.format.print(&[json!({
-            "Client": { "Version": env!("CARGO_PKG_VERSION") },
-            "Server": server,
-        })])?;
+        let version = json!({ "Client": { "Version": env!("CARGO_PKG_VERSION") }, "Server": server });
+        self.format.print(&lines(&version), &version)?;
         failure
     }
 }
@@ -35,4 +33,16 @@ async fn daemon(host: &str) -> Result<Value> {
         "Version": info.version, "Containerd": info.containerd_version,
         "Os": info.os, "Arch": info.architecture, "KernelVersion": info.kernel_version,
     }))
+}
+
+fn lines(version: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    for part in ["Client", "Server"] {
+        let Some(facts) = version[part].as_object() else { continue };
+        lines.push(format!("{part}:"));
+        lines.extend(
+            facts.iter().map(|(name, value)| format!(" {name}: {}", value.as_str().unwrap_or_default())),
+        );
+    }
+    lines
 }
