@@ -33,16 +33,9 @@ async fn a_vni_in_use_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_in_use_is_named() {
     let (hosts, _switch) = hosts(1).await;
-    let mut squatter = std::process::Command::new("nsenter")
-        .arg(format!("--net=/run/netns/{}", hosts[0].netns))
-        .args(["python3", "-c", "import socket,time\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('',4789))\ntime.sleep(60)"])
-        .spawn()
-        .unwrap();
-    eventually("the port is taken", || !succeeded(&hosts[0].inside("ss -Huan sport = 4789")).is_empty())
-        .await;
+    let squatter = hosts[0].bind_udp("0.0.0.0:4789");
     let complaints = complaints(&hosts[0], &alone(&hosts[0], |_| {})).await;
-    squatter.kill().unwrap();
-    squatter.wait().unwrap();
+    drop(squatter);
     assert_eq!(
         complaints,
         ["network red: UDP port 4789 is in use by another program of this host; VXLAN needs it"]

@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::net::IpAddr;
+use std::fs::File;
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use netdriver::{
     Attachment, Config, Desired, Netdriver, NetworkKey, Overlay, Peer, PeerKey, Sandbox, SandboxKey, Scope,
     Subnet, mac_for,
 };
+use nix::sched::{CloneFlags, setns};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -122,6 +124,17 @@ impl Host {
     /// Runs a program in the host's namespace.
     pub fn inside(&self, line: &str) -> Output {
         nsenter(&format!("/run/netns/{}", self.netns), line)
+    }
+
+    /// Takes an address of the host for a socket of our own.
+    pub fn bind_udp(&self, address: &'static str) -> UdpSocket {
+        let namespace = File::open(format!("/run/netns/{}", self.netns)).unwrap();
+        // A thread that ends takes the namespace that it entered with it; the socket stays.
+        let bound = std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            UdpSocket::bind(address).unwrap()
+        });
+        bound.join().unwrap()
     }
 
     pub fn in_sandbox(&self, key: &str, line: &str) -> Output {
