@@ -119,6 +119,7 @@ impl Containerd {
         if record.exit.is_some() {
             return Err(Error::Exists { id: id.to_owned() });
         }
+        let _starting = self.shims.starting(id);
         let rootfs = timed(id, "snapshot", self.snapshot(id, &record.snapshot)).await?;
         let output = self.output(id);
         let request = CreateTaskRequest {

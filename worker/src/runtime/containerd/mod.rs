@@ -153,8 +153,7 @@ impl Containerd {
         let rootfs = RootFs::new(client.clone(), snapshotter.clone(), &scratch)?;
         let (insecure, certs) = (&config.insecure_registries, config.certs_dir.clone());
         let images = Images::open(client.clone(), snapshotter.clone(), insecure, certs, scratch).await?;
-        let shims = Shims::new(client.clone(), socket, &config);
-        shims.end_lost().await?;
+        let shims = Shims::open(client.clone(), socket, &config).await?;
         let cgroups = Cgroups::detect();
         Ok(Self { config, client, version, snapshotter, images, rootfs, cgroups, shims, supervisor: None })
     }
@@ -162,6 +161,7 @@ impl Containerd {
     /// Ends pulls, and containerd if it is ours. Containers run on.
     pub async fn shutdown(&self) {
         self.images.shutdown().await;
+        self.shims.shutdown().await;
         if let Some(supervisor) = &self.supervisor {
             supervisor.shutdown().await;
         }
