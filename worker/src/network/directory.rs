@@ -1,7 +1,7 @@
-//! What the managers told of the networks that this node needs: who is on them, and behind which tunnel.
+//! What the managers told of the networks that this node needs: a [`Book`] for each.
 //!
-//! Pure: updates go in, peers come out. What was told in an earlier session is kept until the present one replaces
-//! it, since the kernel still works by it; it only does not count as fresh.
+//! Pure: updates go in, books and peers come out. What was told in an earlier session is kept until the present one
+//! replaces it, since the kernel still works by it; it only does not count as fresh.
 //!
 //! Invariant: a network's entry is what the managers knew at `index`, which never decreases within a stream.
 
@@ -11,7 +11,9 @@ use std::net::IpAddr;
 use netdriver::{Mac, Peer, PeerKey};
 use proto::model::{NetworkId, NodeId};
 use proto::network::network_update::Kind;
-use proto::network::{Endpoint, NetworkUpdate};
+use proto::network::{self as wire, NetworkDifference, NetworkUpdate};
+
+use super::book::{Book, Endpoint, VirtualIp};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -35,14 +37,7 @@ struct Entry {
     index: u64,
     /// Told by the present stream.
     fresh: bool,
-    /// By task id.
-    endpoints: BTreeMap<String, Remote>,
-}
-
-#[derive(Debug)]
-struct Remote {
-    node: String,
-    peer: Peer,
+    book: Book,
 }
 
 impl Directory {
@@ -61,8 +56,14 @@ impl Directory {
         let id = NetworkId::from(update.network_id);
         match update.kind.ok_or_else(|| Error::Kind(id.clone()))? {
             Kind::Complete(directory) => {
-                let endpoints = remotes(&id, directory.endpoints);
-                self.networks.insert(id.clone(), Entry { index: update.index, fresh: true, endpoints });
+                let everything = NetworkDifference {
+                    set_endpoints: directory.endpoints,
+                    set_virtual_ips: directory.virtual_ips,
+                    ..NetworkDifference::default()
+                };
+                let mut book = Book::default();
+                change(&mut book, &id, everything);
+                self.networks.insert(id.clone(), Entry { index: update.index, fresh: true, book });
             }
             Kind::Difference(difference) => {
                 let entry = self.networks.get_mut(&id).filter(|entry| entry.fresh);
@@ -72,8 +73,7 @@ impl Directory {
                     return Err(Error::Backwards { network: id, from, to });
                 }
                 entry.index = update.index;
-                entry.endpoints.retain(|task, _| !difference.removed_endpoints.contains(task));
-                entry.endpoints.extend(remotes(&id, difference.set_endpoints));
+                change(&mut entry.book, &id, difference);
             }
             Kind::Gone(_) => {
                 self.networks.remove(&id);
@@ -90,40 +90,79 @@ impl Directory {
         self.networks.get(network).is_some_and(|entry| entry.fresh)
     }
 
+    /// What is known of a network, fresh or not.
+    pub fn book(&self, network: &NetworkId) -> Option<&Book> {
+        self.networks.get(network).map(|entry| &entry.book)
+    }
+
     /// The endpoints of a network that are not on the node `own`.
     pub fn peers(&self, network: &NetworkId, own: &NodeId) -> BTreeMap<PeerKey, Peer> {
-        let endpoints = self.networks.get(network).into_iter().flat_map(|entry| &entry.endpoints);
-        let remote = endpoints.filter(|(_, remote)| remote.node != own.as_str());
-        remote.map(|(task, remote)| (PeerKey::new(task.as_str()), remote.peer.clone())).collect()
+        let endpoints = self.book(network).into_iter().flat_map(Book::endpoints);
+        let remote = endpoints.filter(|(_, endpoint)| endpoint.node != *own);
+        remote.map(|(task, endpoint)| (PeerKey::new(task.as_str()), endpoint.peer.clone())).collect()
     }
 }
 
-/// One unusable endpoint must not cost the node all the others: it is passed over and logged.
-fn remotes(network: &NetworkId, endpoints: Vec<Endpoint>) -> BTreeMap<String, Remote> {
-    let read = endpoints.into_iter().filter_map(|endpoint| match peer(&endpoint) {
-        Ok(peer) => Some((endpoint.task_id, Remote { node: endpoint.node_id, peer })),
-        Err(reason) => {
-            tracing::warn!(%network, task = endpoint.task_id, reason, "endpoint in the directory is not usable");
-            None
+/// Removals first: an address that one task lost may be given to another in the same difference.
+///
+/// One unusable entry must not cost the node all the others: it is passed over and logged, and what was known under
+/// its id is void.
+fn change(book: &mut Book, network: &NetworkId, difference: NetworkDifference) {
+    let set = difference.set_endpoints.iter().map(|endpoint| &endpoint.task_id);
+    for task in difference.removed_endpoints.iter().chain(set) {
+        book.remove_endpoint(&task.as_str().into());
+    }
+    let set = difference.set_virtual_ips.iter().map(|virtual_ip| &virtual_ip.service_id);
+    for service in difference.removed_virtual_ips.iter().chain(set) {
+        book.remove_virtual_ip(&service.as_str().into());
+    }
+    for wire in difference.set_endpoints {
+        let task = wire.task_id.as_str().into();
+        match endpoint(wire) {
+            Ok(endpoint) => book.set_endpoint(task, endpoint),
+            Err(reason) => tracing::warn!(%network, %task, reason, "endpoint in the directory is not usable"),
         }
-    });
-    read.collect()
+    }
+    for wire in difference.set_virtual_ips {
+        let service = wire.service_id.as_str().into();
+        match addresses(&wire.addresses) {
+            Ok(addresses) => {
+                let (service_name, aliases) = (wire.service_name, wire.aliases);
+                book.set_virtual_ip(service, VirtualIp { service_name, addresses, aliases });
+            }
+            Err(reason) => {
+                tracing::warn!(%network, %service, reason, "virtual address in the directory is not usable");
+            }
+        }
+    }
 }
 
-fn peer(endpoint: &Endpoint) -> Result<Peer, String> {
-    let vtep = endpoint.vtep.parse().map_err(|_| format!("vtep {:?} is no IP address", endpoint.vtep))?;
-    let mac = <[u8; 6]>::try_from(endpoint.mac.as_slice());
-    let mac = mac.map_err(|_| format!("mac has {} bytes, not 6", endpoint.mac.len()))?;
-    let addresses = endpoint.addresses.iter();
-    let addresses = addresses
-        .map(|text| text.parse::<IpAddr>().map_err(|_| format!("address {text:?} is no IP address")));
-    Ok(Peer { mac: Mac(mac), addresses: addresses.collect::<Result<_, _>>()?, vtep })
+fn endpoint(wire: wire::Endpoint) -> Result<Endpoint, String> {
+    let vtep = wire.vtep.parse().map_err(|_| format!("vtep {:?} is no IP address", wire.vtep))?;
+    let mac = <[u8; 6]>::try_from(wire.mac.as_slice());
+    let mac = mac.map_err(|_| format!("mac has {} bytes, not 6", wire.mac.len()))?;
+    Ok(Endpoint {
+        peer: Peer { mac: Mac(mac), addresses: addresses(&wire.addresses)?, vtep },
+        node: wire.node_id.into(),
+        service: wire.service_id.into(),
+        service_name: wire.service_name,
+        task_name: wire.task_name,
+        aliases: wire.aliases,
+        ready: wire.ready,
+    })
+}
+
+fn addresses(texts: &[String]) -> Result<Vec<IpAddr>, String> {
+    let read = |text: &String| text.parse().map_err(|_| format!("address {text:?} is no IP address"));
+    texts.iter().map(read).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use proto::network::{Gone, NetworkDifference, NetworkDirectory};
+    use proto::network::{Gone, NetworkDirectory};
+    use wire::{Endpoint, VirtualIp};
 
+    use super::super::book::Bearer;
     use super::*;
 
     fn endpoint(task: &str, node: &str, vtep: &str) -> Endpoint {
@@ -168,6 +207,32 @@ mod tests {
         assert_eq!(back, Error::Backwards { network: "net".into(), from: 6, to: 4 });
         directory.apply(update(7, Kind::Gone(Gone {}))).unwrap();
         assert!(!directory.is_known(&"net".into()));
+    }
+
+    #[test]
+    fn addresses_move_within_one_difference_and_unusable_entries_are_void() {
+        let mut directory = Directory::default();
+        let vip = |address: &str| VirtualIp {
+            service_id: "s1".into(),
+            service_name: "web".into(),
+            addresses: vec![address.into()],
+            ..VirtualIp::default()
+        };
+        let all = NetworkDirectory {
+            endpoints: vec![endpoint("b", "n2", "192.0.2.2")],
+            virtual_ips: vec![vip("10.0.9.2")],
+        };
+        directory.apply(update(5, Kind::Complete(all))).unwrap();
+        let difference = NetworkDifference {
+            set_endpoints: vec![endpoint("a", "n2", "192.0.2.2")],
+            removed_endpoints: vec!["b".into()],
+            set_virtual_ips: vec![vip("nonsense")],
+            ..NetworkDifference::default()
+        };
+        directory.apply(update(6, Kind::Difference(difference))).unwrap();
+        let book = directory.book(&"net".into()).unwrap();
+        assert_eq!(book.bearer_of([10, 0, 9, 3].into()), Some(&Bearer::Task("a".into())));
+        assert_eq!((book.virtual_ips().count(), book.bearers("web").count()), (0, 0));
     }
 
     #[test]

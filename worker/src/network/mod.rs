@@ -6,6 +6,7 @@
 //! Invariant: once [`Networks::detach`] has succeeded, no address of the task is in this kernel any more.
 
 mod actor;
+mod book;
 mod directory;
 mod kernel;
 mod state;
@@ -21,6 +22,7 @@ use proto::network::NetworkUpdate;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use book::{Bearer, Book, Endpoint, VirtualIp};
 pub use directory::Error as DirectoryError;
 pub use kernel::{Kernel, Outcome};
 pub use state::Underlay;
