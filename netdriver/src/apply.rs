@@ -102,6 +102,8 @@ async fn step(sites: &mut Sites<'_>, action: &Action) -> Result<(), Error> {
             tolerate(site.netlink.apply(route, Mode::Create).await, &[Errno::EEXIST]).map_err(failed)
         }
         Change::CreateNamespace | Change::RemoveNamespace => Ok(()),
+        // Not planned here: `steering` does it all within the namespace.
+        Change::Steer(_) | Change::ForgetFlows(_) => Ok(()),
     }
 }
 

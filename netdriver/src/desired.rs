@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -78,6 +79,22 @@ pub struct Overlay {
     pub internal: bool,
     /// Endpoints on other nodes. Those whose VTEP is `local` are this node's own and are passed over.
     pub peers: BTreeMap<PeerKey, Peer>,
+    /// Balanced in each sandbox that is attached. Shared, since the driver remembers what it has told the kernel.
+    pub services: Arc<Services>,
+}
+
+/// By virtual address: one of a subnet of the network that no device has.
+pub type Services = BTreeMap<IpAddr, Service>;
+
+/// What stands behind a virtual address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Get new connections, each as many as any other. Of the family of the virtual address. With none of them,
+    /// connections are refused.
+    pub backends: BTreeSet<IpAddr>,
+    /// Get no new connection and keep those that they have. Connections to anybody else are forgotten, so that their
+    /// next packet goes to a backend.
+    pub leaving: BTreeSet<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +118,13 @@ pub struct Sandbox {
     pub attachments: Vec<Attachment>,
     /// Adds a last interface on the node's NAT bridge, and the default route (IPv4) through it.
     pub outbound: bool,
+    /// Leads 127.0.0.11:53 (UDP and TCP) to [`RESOLVER_PORT`] of the same address.
+    pub resolver: bool,
 }
+
+/// Where a resolver has to listen on 127.0.0.11 of a sandbox. Fixed, since rules outlive the process that answers;
+/// outside of the ports that Linux gives to clients, so that no application comes to have it.
+pub const RESOLVER_PORT: u16 = 61053;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
@@ -117,7 +140,8 @@ pub enum Scope {
     /// The whole node; also removes everything owned that nobody wants.
     All,
     /// The named parts. A named key that is not desired is removed. A sandbox brings the networks it is attached to:
-    /// they are made when they are missing and not looked at any further when they exist.
+    /// they are made when they are missing and not looked at any further when they exist. A network brings its
+    /// services into the sandboxes that are attached to it and exist.
     Only { networks: BTreeSet<NetworkKey>, sandboxes: BTreeSet<SandboxKey> },
 }
 

@@ -6,6 +6,7 @@
 mod gateway;
 mod network;
 mod sandbox;
+mod steering;
 
 pub use gateway::Legs;
 
@@ -54,6 +55,17 @@ pub async fn ensure(node: &Netdriver, desired: &Desired, scope: Scope) -> Report
     let sandboxes = covered.sandboxes.iter().filter_map(|key| Some((key, desired.sandboxes.get(key)?)));
     gather(&mut report, sandboxes.map(|(key, sandbox)| node.ensure_sandbox(key, sandbox, desired).boxed()))
         .await;
+
+    let attached = desired.sandboxes.iter().filter_map(|(key, sandbox)| {
+        let mut networks = sandbox.attachments.iter().map(|attachment| &attachment.network);
+        let network = networks.find(|network| covered.networks.contains(network))?;
+        (!covered.sandboxes.contains(key)).then_some((key, sandbox, network))
+    });
+    gather(
+        &mut report,
+        attached.map(|(key, sandbox, network)| node.ensure_services(key, sandbox, network, desired).boxed()),
+    )
+    .await;
 
     let unwanted = covered.networks.iter().filter(|key| !desired.networks.contains_key(key));
     gather(&mut report, unwanted.map(|key| node.remove_network(key).boxed())).await;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
-use crate::desired::NetworkKey;
+use crate::desired::{NetworkKey, SandboxKey};
 use crate::netlink::Refusal;
 use crate::plan::Action;
 
@@ -45,6 +45,9 @@ pub enum Error {
 
     #[error("{doing} {path}: {cause}", path = path.display())]
     File { doing: &'static str, path: PathBuf, cause: io::Error },
+
+    #[error("steering packets of sandbox {sandbox}: {cause}")]
+    Steering { sandbox: SandboxKey, cause: Refusal },
 
     #[error("nft: {0}")]
     Nft(String),

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::steering;
+
 /// What is worth keeping of a key while nobody works on it.
 pub trait Idle: Default {
     fn is_blank(&self) -> bool;
@@ -26,11 +28,12 @@ impl Idle for NetworkState {
     }
 }
 
-pub type SandboxLock = tokio::sync::Mutex<()>;
+/// One sandbox: what its table was left as.
+pub type SandboxState = tokio::sync::Mutex<Option<steering::Known>>;
 
-impl Idle for SandboxLock {
+impl Idle for SandboxState {
     fn is_blank(&self) -> bool {
-        true
+        self.try_lock().is_ok_and(|known| known.is_none())
     }
 }
 
@@ -54,7 +57,7 @@ impl<K: Ord + Clone, V: Idle> Keyed<K, V> {
 
     /// Whether somebody holds a lease of a key like this.
     pub fn any(&self, like: impl Fn(&K) -> bool) -> bool {
-        self.map().keys().any(like)
+        self.map().iter().any(|(key, value)| Arc::strong_count(value) > 1 && like(key))
     }
 
     fn map(&self) -> MutexGuard<'_, BTreeMap<K, Arc<V>>> {
@@ -99,9 +102,11 @@ mod tests {
         *one.frame.try_write().unwrap() = Some(1450);
         drop(one);
         assert_eq!(*two.frame.try_read().unwrap(), Some(1450));
+        assert!(keyed.any(|key| *key == 1));
         drop(two);
-        assert!(keyed.any(|key| *key == 1), "a frame that is in order is remembered");
+        assert!(!keyed.any(|_| true), "nobody works on it");
+        assert_eq!(keyed.map().len(), 1, "a frame that is in order is remembered");
         *keyed.lease(&1).frame.try_write().unwrap() = None;
-        assert!(!keyed.any(|_| true));
+        assert!(keyed.map().is_empty());
     }
 }

@@ -18,12 +18,14 @@ mod name;
 mod neigh;
 mod netlink;
 mod netns;
+mod nfnetlink;
 mod nft;
 mod observe;
 mod plan;
 mod report;
 mod route;
 mod site;
+mod steering;
 mod sysctl;
 
 use std::path::PathBuf;
@@ -32,7 +34,8 @@ use ipnet::Ipv4Net;
 use tokio::sync::{Mutex, Semaphore};
 
 pub use desired::{
-    Attachment, Desired, NetworkKey, Overlay, Peer, PeerKey, Sandbox, SandboxKey, Scope, Subnet,
+    Attachment, Desired, NetworkKey, Overlay, Peer, PeerKey, RESOLVER_PORT, Sandbox, SandboxKey, Scope,
+    Service, Services, Subnet,
 };
 pub use error::Error;
 pub use mac::{Mac, mac_for};
@@ -42,7 +45,7 @@ pub use plan::{Action, Change, LinkChange};
 pub use report::{Report, Subject};
 
 use ensure::Legs;
-use keyed::{Keyed, NetworkState, SandboxLock};
+use keyed::{Keyed, NetworkState, SandboxState};
 use observe::Look;
 use site::Sites;
 
@@ -75,7 +78,7 @@ impl Config {
 pub struct Netdriver {
     config: Config,
     networks: Keyed<NetworkKey, NetworkState>,
-    sandboxes: Keyed<SandboxKey, SandboxLock>,
+    sandboxes: Keyed<SandboxKey, SandboxState>,
     legs: Mutex<Legs>,
     turns: Semaphore,
 }

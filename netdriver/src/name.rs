@@ -59,8 +59,12 @@ fn hash(key: &str) -> String {
 
 /// FNV-1a, 64 bits: written out since names must stay the same across releases of any library.
 pub fn fnv(text: &str) -> u64 {
+    fnv_bytes(text.as_bytes())
+}
+
+pub fn fnv_bytes(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| step(hash, *byte))
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl From<&ErrorMessage> for Refusal {
 }
 
 /// The text of an extended acknowledgement: an attribute (NLMSGERR_ATTR_MSG) after the request's 16-byte header.
-fn ext_ack(header: &[u8]) -> Option<String> {
+pub fn ext_ack(header: &[u8]) -> Option<String> {
     const TEXT: u16 = 1;
     let mut rest = header.get(16..)?;
     while let [l0, l1, k0, k1, ..] = rest {

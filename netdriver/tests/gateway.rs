@@ -10,7 +10,7 @@ use lab::*;
 use netdriver::{Desired, Sandbox, Scope};
 
 fn outbound(count: usize) -> Desired {
-    let sandbox = Sandbox { attachments: Vec::new(), outbound: true };
+    let sandbox = Sandbox { attachments: Vec::new(), outbound: true, resolver: false };
     Desired {
         sandboxes: (0..count).map(|n| (format!("t{n}").into(), sandbox.clone())).collect(),
         ..Desired::default()

@@ -146,7 +146,8 @@ async fn peers_follow_the_wish_by_differences() {
 async fn a_task_cannot_take_another_tasks_traffic() {
     let (hosts, _switch) = hosts(2).await;
     let mut desired = joined(&hosts, "red", 9);
-    let thief = netdriver::Sandbox { attachments: vec![attachment("red", 9, 200)], outbound: false };
+    let thief =
+        netdriver::Sandbox { attachments: vec![attachment("red", 9, 200)], outbound: false, resolver: false };
     desired[0].sandboxes.insert("thief".into(), thief);
     for (host, desired) in hosts.iter().zip(&desired) {
         ensure_all(host, desired).await;

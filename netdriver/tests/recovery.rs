@@ -80,7 +80,7 @@ async fn every_half_made_state_is_mended() {
 async fn a_damaged_network_is_noticed_when_a_sandbox_needs_it() {
     let (hosts, _switch, mut desired) = pair().await;
     succeeded(&hosts[0].in_network("red", "ip link del br0"));
-    let late = Sandbox { attachments: vec![attachment("red", 9, 50)], outbound: false };
+    let late = Sandbox { attachments: vec![attachment("red", 9, 50)], outbound: false, resolver: false };
     desired[0].sandboxes.insert("late".into(), late);
     ensure(&hosts[0], &desired[0], Scope::sandbox("late")).await;
     assert!(hosts[0].ping("late", "10.9.0.1"));
@@ -118,7 +118,7 @@ async fn twenty_sandboxes_at_once() {
             // Both orders, so that locks taken in either would wait in a circle.
             let mut attachments = vec![attachment("red", 9, 100 + n), attachment("blue", 10, 100 + n)];
             attachments.rotate_left(usize::from(n) % 2);
-            (SandboxKey::new(format!("t{n}")), Sandbox { attachments, outbound: true })
+            (SandboxKey::new(format!("t{n}")), Sandbox { attachments, outbound: true, resolver: false })
         })
         .collect();
 
@@ -146,8 +146,10 @@ async fn only_what_is_wanted_stays() {
     let (hosts, _switch, desired) = pair().await;
     let mut less = desired[0].clone();
     less.networks.insert(NetworkKey::new("blue"), overlay(10, hosts[0].vtep));
-    less.sandboxes
-        .insert("t9".into(), Sandbox { attachments: vec![attachment("blue", 10, 9)], outbound: false });
+    less.sandboxes.insert(
+        "t9".into(),
+        Sandbox { attachments: vec![attachment("blue", 10, 9)], outbound: false, resolver: false },
+    );
     ensure_all(&hosts[0], &less).await;
     ensure_all(&hosts[0], &desired[0]).await;
     assert!(works(&hosts[0]));

@@ -72,7 +72,7 @@ async fn one_failure_does_not_keep_others_from_starting() {
     let (hosts, _switch) = hosts(1).await;
     let host = &hosts[0];
     let mut desired = joined(&hosts, "red", 9).remove(0);
-    let lost = Sandbox { attachments: vec![attachment("nowhere", 9, 50)], outbound: false };
+    let lost = Sandbox { attachments: vec![attachment("nowhere", 9, 50)], outbound: false, resolver: false };
     desired.sandboxes.insert("lost".into(), lost);
     let report = host.driver.ensure(&desired, Scope::All).await;
     let error = report.sandbox_error(&"lost".into()).unwrap();

@@ -13,6 +13,7 @@ use crate::observe::{self, Look, View};
 use crate::plan::Action;
 use crate::report::{Report, Subject};
 use crate::site::Sites;
+use crate::steering::Steering;
 use crate::{Netdriver, name};
 
 type Done = (Vec<Action>, Vec<Error>);
@@ -30,7 +31,7 @@ impl Netdriver {
             return failure(&subject, error);
         }
         let lock = self.sandboxes.lease(key);
-        let _locked = lock.lock().await;
+        let mut known = lock.lock().await;
         let mut made = Report::default();
         let mut result = self.make_sandbox(key, sandbox, desired, &mut made).await;
         if !matches!(&result, Ok((_, errors)) if errors.is_empty()) && self.distrust(sandbox).await {
@@ -38,7 +39,13 @@ impl Netdriver {
             result = self.make_sandbox(key, sandbox, desired, &mut made).await;
         }
         match result {
-            Ok(done) => made.absorb(report(&subject, done)),
+            Ok(done) => {
+                let is_whole = done.1.is_empty();
+                made.absorb(report(&subject, done));
+                if is_whole {
+                    made.absorb(self.steer(key, &subject, Steering::of(sandbox, desired), &mut known).await);
+                }
+            }
             Err(error) => made.absorb(failure(&subject, error)),
         }
         made
@@ -98,7 +105,8 @@ impl Netdriver {
     pub(super) async fn remove_sandbox(&self, key: &SandboxKey) -> Report {
         let subject = Subject::Sandbox(key.clone());
         let lock = self.sandboxes.lease(key);
-        let _locked = lock.lock().await;
+        let mut known = lock.lock().await;
+        *known = None;
         let mut removed = match self.unmake_sandbox(key).await {
             Ok(done) => report(&subject, done),
             Err(error) => return failure(&subject, error),

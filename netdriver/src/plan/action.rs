@@ -19,11 +19,18 @@ pub struct Action {
 pub enum Change {
     CreateNamespace,
     RemoveNamespace,
-    Link { name: String, change: LinkChange },
+    Link {
+        name: String,
+        change: LinkChange,
+    },
     EnableForwarding,
     SetRules(String),
     RemoveRules,
     AddDefaultRoute(DefaultRoute),
+    /// Brings the table of service addresses and resolver about, by so many operations in one transaction.
+    Steer(usize),
+    /// Forgets so many connections to backends that are gone.
+    ForgetFlows(usize),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +88,8 @@ impl fmt::Display for Action {
             Change::SetRules(_) => f.write_str("set nftables table"),
             Change::RemoveRules => f.write_str("remove nftables table"),
             Change::AddDefaultRoute(route) => write!(f, "default route via {} dev {}", route.via, route.link),
+            Change::Steer(count) => write!(f, "steer packets: {count} operations"),
+            Change::ForgetFlows(count) => write!(f, "forget {count} connections to backends that are gone"),
         }
     }
 }

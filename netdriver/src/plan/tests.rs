@@ -38,6 +38,7 @@ fn apply(world: &mut World, action: &Action) {
             assert!(at(world, place).links[&route.link].up, "{action}: the device is down");
             at(world, place).default_route = Some(route.clone());
         }
+        Change::Steer(_) | Change::ForgetFlows(_) => unreachable!("{action}: never planned"),
     }
 }
 
@@ -130,6 +131,7 @@ fn network(vni: u32, peers: &[(u8, u8)]) -> Overlay {
         mtu: None,
         internal: vni.is_multiple_of(2),
         peers: peers.collect(),
+        services: Default::default(),
     }
 }
 
@@ -147,7 +149,7 @@ fn node(vnis: &[u32], peers: &[(u8, u8)], sandboxes: &[(u8, bool, bool)], mtu: u
             let net = format!("10.0.0.{number}/24").parse().unwrap();
             Attachment { network: (**name).into(), mac: mac_for([10, 0, 0, *number]), addresses: vec![net] }
         });
-        let wish = Sandbox { attachments: attachments.collect(), outbound: *outbound };
+        let wish = Sandbox { attachments: attachments.collect(), outbound: *outbound, resolver: false };
         let mtus = names.iter().map(|(name, _)| ((**name).into(), mtu)).collect();
         let leg = outbound.then_some([172, 18, 0, *number].into());
         let around = sandbox::Surroundings { mtus: &mtus, gateway: &gateway, leg };

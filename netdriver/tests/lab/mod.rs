@@ -199,6 +199,7 @@ pub fn overlay(vni: u8, local: IpAddr) -> Overlay {
         mtu: None,
         internal: false,
         peers: Default::default(),
+        services: Default::default(),
     }
 }
 
@@ -230,7 +231,11 @@ pub fn joined(hosts: &[Host], network: &str, vni: u8) -> Vec<Desired> {
         let mut overlay = overlay(vni, host.vtep);
         overlay.peers =
             hosts.iter().enumerate().map(|(j, peer_host)| peer(vni, endpoint(j), peer_host.vtep)).collect();
-        let sandbox = Sandbox { attachments: vec![attachment(network, vni, endpoint(i))], outbound: false };
+        let sandbox = Sandbox {
+            attachments: vec![attachment(network, vni, endpoint(i))],
+            outbound: false,
+            resolver: false,
+        };
         all.push(Desired {
             networks: [(NetworkKey::new(network), overlay)].into(),
             sandboxes: [(SandboxKey::new(format!("t{i}")), sandbox)].into(),

@@ -65,7 +65,7 @@ impl Wish {
 
     pub(super) fn sandbox(&self) -> netdriver::Sandbox {
         let attachments = self.places.iter().map(Place::attachment).collect();
-        netdriver::Sandbox { attachments, outbound: self.outbound() }
+        netdriver::Sandbox { attachments, outbound: self.outbound(), resolver: false }
     }
 }
 
