@@ -1,15 +1,12 @@
 //! TCP between two tasks on two hosts, against a VXLAN made by hand between the same hosts.
 
 use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use e2e::bench::{RUNS, Table, median};
+use e2e::iperf::gigabits;
 use e2e::peer::Peer;
 use e2e::underlay::by_hand;
-use e2e::{Contender, Lab, Ours, wait};
-
-const SECONDS: &str = "5";
+use e2e::{Contender, Lab, Ours};
 
 fn main() {
     let (our_lab, their_lab) =
@@ -46,47 +43,4 @@ fn tasks(side: &dyn Contender) -> (String, String, Ipv4Addr) {
     side.wait_running("web", 2);
     let endpoints = side.endpoints("web");
     (endpoints[0].0.netns(), endpoints[1].0.netns(), endpoints[1].1)
-}
-
-fn gigabits(client: &str, server: &str, address: Ipv4Addr) -> f64 {
-    let mut serving = Serving::start(server);
-    let report = wait("an iperf3 run", Duration::from_secs(30), || {
-        let arguments = ["-c", &address.to_string(), "-t", SECONDS, "-J"];
-        let output = inside(client).args(arguments).output().map_err(|error| error.to_string())?;
-        let report: serde_json::Value =
-            serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
-        report
-            .pointer("/end/sum_received/bits_per_second")
-            .and_then(|rate| rate.as_f64())
-            .ok_or(report.to_string())
-    });
-    serving.stop();
-    report / 1e9
-}
-
-fn inside(netns: &str) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net={netns}")).arg("iperf3");
-    command
-}
-
-struct Serving(Child);
-
-impl Serving {
-    fn start(netns: &str) -> Self {
-        let mut command = inside(netns);
-        command.args(["-s", "-1"]).stdout(Stdio::null());
-        Self(command.spawn().unwrap_or_else(|error| panic!("cannot start iperf3: {error}")))
-    }
-
-    fn stop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }

@@ -76,12 +76,34 @@ pub(crate) fn layer(scratch: &Path) -> Layer {
 
 /// The layer with `ballast` bytes more that do not compress.
 pub(crate) fn large_layer(scratch: &Path, ballast: usize) -> Layer {
+    layer_with(scratch, |root| {
+        if ballast > 0 {
+            let file = root.join("ballast").display().to_string();
+            run("sh", &["-ec", &format!("head -c {ballast} /dev/urandom >{file}")]).ok();
+        }
+    })
+}
+
+/// The layer with one of the machine's programs in `/bin`, and the libraries that it is linked with.
+pub(crate) fn layer_with_program(scratch: &Path, program: &Path) -> Layer {
+    layer_with(scratch, |root| {
+        let script = format!(
+            "cp {program} {root}/bin/
+             ldd {program} | grep -o '/[^ ]*' | while read -r library; do
+                 mkdir -p \"{root}$(dirname \"$library\")\"
+                 cp -L \"$library\" \"{root}$library\"
+             done",
+            program = program.display(),
+            root = root.display()
+        );
+        run("sh", &["-ec", &script]).ok();
+    })
+}
+
+fn layer_with(scratch: &Path, add: impl FnOnce(&Path)) -> Layer {
     let root = scratch.join("rootfs");
     fill(&root).unwrap_or_else(|error| panic!("cannot make an image in {}: {error}", root.display()));
-    if ballast > 0 {
-        let file = root.join("ballast").display().to_string();
-        run("sh", &["-ec", &format!("head -c {ballast} /dev/urandom >{file}")]).ok();
-    }
+    add(&root);
 
     let archive = scratch.join("layer.tar");
     let (archive, root) = (archive.display().to_string(), root.display().to_string());

@@ -109,6 +109,14 @@ impl Lab {
         self.image(name)
     }
 
+    /// Adds an image with a web server that loses no request when it is stopped, `/bin/steady`, with tags 1 and 2;
+    /// returns its reference without tag.
+    pub fn steady_image(&self) -> String {
+        registry::publish_program(&self.registry_folder(), "steady", &build_folder().join("steady"))
+            .unwrap_or_else(|error| panic!("cannot publish steady: {error}"));
+        self.image("steady")
+    }
+
     fn registry_folder(&self) -> PathBuf {
         self.site.folder.join("registry")
     }

@@ -115,6 +115,15 @@ pub(crate) fn publish_large(folder: &Path, name: &str, bytes: usize) -> io::Resu
     publish(folder, name, "latest", &image::web(&layer, "1"))
 }
 
+/// Adds versions of `web` that have `program` too, as `name`.
+pub(crate) fn publish_program(folder: &Path, name: &str, program: &Path) -> io::Result<()> {
+    let scratch = folder.join(name);
+    fs::create_dir_all(&scratch)?;
+    let layer = image::layer_with_program(&scratch, program);
+    let mut versions = image::VERSIONS.iter();
+    versions.try_for_each(|version| publish(folder, name, version, &image::web(&layer, version)))
+}
+
 fn configure(address: &str, folder: &Path, strictness: Strictness) -> io::Result<PathBuf> {
     let shown = folder.display();
     let mut text = format!(

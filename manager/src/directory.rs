@@ -6,9 +6,11 @@
 //!
 //! Invariant: applying a stream's updates in order gives, at each index, what `entry::complete` gives for that index.
 
+mod confirmations;
 mod entry;
 mod need;
 mod stream;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod touched;
@@ -18,30 +20,56 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+use proto::model::NodeId;
 use proto::network::directory_server;
-use proto::network::{WatchRequest, WatchResponse};
+use proto::network::{
+    ConfirmRequest, ConfirmResponse, DrainRequest, DrainResponse, WatchRequest, WatchResponse,
+};
 use raft_store::Store;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::dispatcher::Sessions;
 use crate::fanout::{Hub, Pace, Subscription};
-use crate::peers;
+use crate::peers::{self, Peers};
+use confirmations::{Confirmations, Confirmed};
 pub use stream::Known;
+pub use tell::{Ear, Teller};
 
 /// Changes that follow each other within this time are sent together.
 const WINDOW: Duration = Duration::from_millis(25);
 
+/// Networks that a node can confirm in one call.
+const MOST_CONFIRMED: usize = 10_000;
+
 pub struct Directory {
+    store: Store,
     hub: Arc<Hub<Known>>,
     sessions: Arc<Sessions>,
+    confirmations: Arc<Confirmations>,
+    to_managers: mpsc::UnboundedSender<Confirmed>,
+}
+
+/// What has to run while the directory serves, and the ear for other managers.
+pub struct Driver {
+    pub hub: Arc<Hub<Known>>,
+    pub teller: Teller,
+    pub ear: Ear,
 }
 
 impl Directory {
-    /// The hub has to run while the directory serves.
-    pub fn new(store: Store, sessions: Arc<Sessions>) -> (Self, Arc<Hub<Known>>) {
-        let hub = Hub::new(store);
-        (Self { hub: Arc::clone(&hub), sessions }, hub)
+    /// `own` is the node of this manager.
+    pub fn new(store: Store, sessions: Arc<Sessions>, own: NodeId, peers: Peers) -> (Self, Driver) {
+        let hub = Hub::new(store.clone());
+        let confirmations = Arc::<Confirmations>::default();
+        let (to_managers, news) = mpsc::unbounded_channel();
+        let driver = Driver {
+            hub: Arc::clone(&hub),
+            teller: Teller { own, store: store.clone(), peers, news },
+            ear: Ear { store: store.clone(), confirmations: Arc::clone(&confirmations) },
+        };
+        (Self { store, hub, sessions, confirmations, to_managers }, driver)
     }
 }
 
@@ -56,6 +84,39 @@ impl directory_server::Directory for Directory {
         let ended = self.sessions.find(&node, &request.get_ref().session_id)?;
         let subscription = self.hub.subscribe(node.clone(), Known::new(node));
         Ok(Response::new(Box::pin(updates(subscription, ended))))
+    }
+
+    async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        let node = peers::node_id(&request)?;
+        let ConfirmRequest { session_id, confirmed } = request.into_inner();
+        self.sessions.find(&node, &session_id)?;
+        if confirmed.len() > MOST_CONFIRMED {
+            return Err(Status::invalid_argument(format!("confirmed: at most {MOST_CONFIRMED} are allowed")));
+        }
+        let entries = confirmed.into_iter();
+        let entries = entries.map(|entry| ((node.clone(), entry.network_id.into()), entry.index));
+        let confirmed: Confirmed = entries.collect();
+        self.confirmations.add(&self.store.view(), &confirmed);
+        // Nobody hears it while the manager stops.
+        let _ = self.to_managers.send(confirmed);
+        Ok(Response::new(ConfirmResponse {}))
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        let node = peers::node_id(&request)?;
+        let DrainRequest { session_id, task_id } = request.into_inner();
+        let ended = self.sessions.find(&node, &session_id)?;
+        let task = task_id.into();
+        if self.store.view().task(&task).is_some_and(|task| task.node.as_ref() == Some(&node)) {
+            let drained = self.confirmations.drained(&self.store, &task);
+            let drained = tokio::time::timeout(confirmations::PATIENCE, drained);
+            match ended.run_until_cancelled(drained).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => tracing::warn!(%task, "stops though not all nodes have confirmed to know it"),
+                None => return Err(Status::unavailable("the session has ended: register again")),
+            }
+        }
+        Ok(Response::new(DrainResponse {}))
     }
 }
 

@@ -30,6 +30,7 @@ pub mod scheduler;
 use std::sync::Arc;
 
 use proto::model::{ClusterId, NodeId};
+use proto::network::confirmations_server::ConfirmationsServer;
 use proto::network::directory_server::DirectoryServer;
 use proto::raft::liveness_server::LivenessServer;
 use proto::wire::ca_server::CaServer;
@@ -89,6 +90,7 @@ struct Services {
     log_broker: LogBrokerServer<Logs>,
     dispatcher: DispatcherServer<Dispatcher>,
     directory: DirectoryServer<Directory>,
+    confirmations: ConfirmationsServer<directory::Ear>,
     ca: CaServer<Ca>,
     node_ca: NodeCaServer<Ca>,
     membership: RaftMembershipServer<Membership>,
@@ -105,7 +107,7 @@ impl Manager {
         let liveness = Arc::new(Liveness::default());
         let (dispatcher, driver) =
             Dispatcher::new(store.clone(), Arc::clone(&sessions), Arc::clone(&liveness));
-        let (directory, hub) = Directory::new(store.clone(), sessions);
+        let (directory, followed) = Directory::new(store.clone(), sessions, node.clone(), peers.clone());
         let logs = Logs::new(node, store.clone(), peers.clone(), stop.clone());
         let ca = Ca::new(store.clone(), clock.clone());
         let services = Services {
@@ -115,6 +117,7 @@ impl Manager {
             log_broker: LogBrokerServer::new(logs),
             dispatcher: DispatcherServer::new(dispatcher).max_decoding_message_size(LARGEST_REQUEST),
             directory: DirectoryServer::new(directory),
+            confirmations: ConfirmationsServer::new(followed.ear),
             ca: CaServer::new(ca.clone()).max_decoding_message_size(LARGEST_OF_STRANGERS),
             node_ca: NodeCaServer::new(ca).max_decoding_message_size(LARGEST_OF_STRANGERS),
             membership: RaftMembershipServer::new(Membership::new(store.clone())),
@@ -125,7 +128,7 @@ impl Manager {
         let token = stop.clone();
         tasks.spawn(async move { driver.run(&token).await });
         let token = stop.clone();
-        tasks.spawn(async move { hub.run(&token).await });
+        tasks.spawn(async move { tokio::join!(followed.hub.run(&token), followed.teller.run(&token)) });
         let (token, beats) = (stop.clone(), store.clone());
         tasks.spawn(async move { liveness.run(&beats, &peers, &token).await });
         let clock: raft_store::Clock = Arc::new(move || clock.now());
@@ -142,6 +145,7 @@ impl Manager {
             .add_service(services.log_broker.clone())
             .add_service(services.dispatcher.clone())
             .add_service(services.directory.clone())
+            .add_service(services.confirmations.clone())
             .add_service(services.ca.clone())
             .add_service(services.node_ca.clone())
             .add_service(services.membership.clone())

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 pub use agent::{Dial, SessionView};
 
 use agent::db::{Change, Database};
+use agent::drains::Drains;
 use agent::statuses::Statuses;
 use agent::{Agent, Parts};
 use description::Facts;
@@ -89,6 +90,7 @@ pub struct Worker {
     roster: watch::Receiver<Roster>,
     statuses: Statuses,
     networks: Networks,
+    drains: Drains,
     database: Database,
     instructions: mpsc::Sender<Instruction>,
     tracker: TaskTracker,
@@ -117,6 +119,7 @@ impl Worker {
             roster,
             statuses: Statuses::default(),
             networks,
+            drains: Drains::default(),
             database,
             instructions,
             tracker: TaskTracker::new(),
@@ -138,6 +141,7 @@ impl Worker {
         Shared {
             runtime: config.runtime.clone(),
             networks: self.networks.clone(),
+            drains: self.drains.clone(),
             statuses: self.statuses.clone(),
             database: self.database.clone(),
             facts,
@@ -158,6 +162,7 @@ impl Worker {
             statuses: self.statuses.clone(),
             instructions: self.instructions.clone(),
             networks: self.networks.clone(),
+            drains: self.drains.clone(),
             logs,
             database: self.database.clone(),
         }

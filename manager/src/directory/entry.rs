@@ -40,6 +40,7 @@ pub fn endpoint(tables: &Tables, network: &NetworkId, task: &Task) -> Option<End
         task_name: task.annotations.name.clone(),
         aliases: attachment.aliases.clone(),
         ready: is_ready(task) && node.status.state != NodeState::Down,
+        lost: node.status.state == NodeState::Down,
     })
 }
 
@@ -66,6 +67,11 @@ pub fn is_placed(task: &Task) -> bool {
 /// Runs and shall go on running.
 pub fn is_ready(task: &Task) -> bool {
     task.status.state == TaskState::Running && task.desired <= TaskState::Running
+}
+
+/// Runs and shall stop, which it does when no node sends it connections any more.
+pub fn is_leaving(task: &Task) -> bool {
+    task.status.state == TaskState::Running && task.desired > TaskState::Running
 }
 
 fn attachment<'a>(task: &'a Task, network: &NetworkId) -> Option<&'a Attachment> {

@@ -76,6 +76,7 @@ impl Due {
         let update = |network: &NetworkId, kind| NetworkUpdate {
             network_id: network.to_string(),
             index: tables.index(),
+            confirm: is_awaited(tables, &kind),
             kind: Some(kind),
         };
         let gone = self.gone.iter().map(|network| update(network, Kind::Gone(Gone {})));
@@ -87,6 +88,19 @@ impl Due {
         });
         gone.chain(complete).chain(changed).collect()
     }
+}
+
+/// Whether a task waits for nodes to know this.
+fn is_awaited(tables: &Tables, kind: &Kind) -> bool {
+    let endpoints = match kind {
+        Kind::Complete(all) => &all.endpoints,
+        Kind::Difference(difference) => &difference.set_endpoints,
+        Kind::Gone(_) => return false,
+    };
+    let mut tasks = endpoints.iter().filter(|endpoint| !endpoint.ready);
+    tasks.any(|endpoint| {
+        tables.task(&endpoint.task_id.as_str().into()).is_some_and(|task| entry::is_leaving(task))
+    })
 }
 
 fn difference(tables: &Tables, network: &NetworkId, entries: &Entries) -> NetworkDifference {

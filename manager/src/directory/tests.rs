@@ -66,12 +66,14 @@ struct Follower {
     known: Known,
     watch: raft_store::Watch,
     learned: Learned,
+    /// The last updates asked to be confirmed.
+    asked: bool,
 }
 
 impl Follower {
     fn new(store: &Store, number: u8) -> Self {
         let known = Known::new(node_id(number));
-        Self { number, known, watch: store.watch(), learned: Learned::default() }
+        Self { number, known, watch: store.watch(), learned: Learned::default(), asked: false }
     }
 
     /// Hears all commits so far, then tells once. How many updates there were.
@@ -85,6 +87,7 @@ impl Follower {
         let updates = self.known.take_due(&view).updates(&view);
         assert!(updates.iter().all(|update| update.index == view.index()));
         let count = updates.len();
+        self.asked = updates.iter().any(|update| update.confirm);
         self.learned.apply(updates);
         count
     }
@@ -156,7 +159,28 @@ async fn tasks_of_a_node_that_is_down_stay_but_are_not_ready() {
     down.status.state = NodeState::Down;
     put(&store, [down]).await;
     follower.catch_up(&store);
-    assert!(!follower.learned.0["network1"].0["task2"].ready);
+    let told = &follower.learned.0["network1"].0["task2"];
+    assert!(!told.ready && told.lost);
+}
+
+#[tokio::test]
+async fn nodes_are_asked_to_confirm_each_version_of_a_task_that_is_to_stop() {
+    let store = two_nodes_on_two_networks().await;
+    let running = || in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Running);
+    put(&store, [running()]).await;
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    assert!(!follower.asked);
+    for desired in [TaskState::Shutdown, TaskState::Remove] {
+        let mut leaving = running();
+        leaving.desired = desired;
+        put(&store, [leaving]).await;
+        assert_eq!(follower.catch_up(&store), 1);
+        assert!(follower.asked);
+    }
+    put(&store, [in_state(running(), TaskState::Shutdown)]).await;
+    follower.catch_up(&store);
+    assert!(!follower.asked, "nobody waits any more");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::model::{NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId};
 use raft_store::{Change, Commit, Object, Tables};
 
-use super::entry::{is_placed, is_ready};
+use super::entry::{is_leaving, is_placed, is_ready};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Touched {
@@ -92,10 +92,12 @@ impl Touched {
     }
 }
 
-/// What of a task the directory shows. Most changes of a task (a message, a state on the way up) are none here.
+/// What of a task the directory shows. Most changes of a task (a message, a state on the way up) are none here. One that
+/// waits for nodes to confirm waits for its last version, so each is shown.
 fn shown(task: &Task) -> impl PartialEq + use<'_> {
     let names = (&task.annotations.name, &task.service_annotations.name);
-    is_placed(task).then_some((&task.node, &task.attachments, names, is_ready(task)))
+    let awaited = is_leaving(task).then_some(task.meta.version);
+    is_placed(task).then_some((&task.node, &task.attachments, names, is_ready(task), awaited))
 }
 
 fn virtual_ips(service: &Service) -> impl PartialEq + use<'_> {

@@ -1,14 +1,14 @@
 //! The directory over a session's stream.
 
 use proto::model::TaskState;
-use proto::network::WatchRequest;
 use proto::network::directory_client::DirectoryClient;
 use proto::network::network_update::Kind;
+use proto::network::{ConfirmRequest, Confirmed, DrainRequest, WatchRequest};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{NodeDescription, SessionRequest};
 use tonic::Code;
 
-use crate::fixtures::{in_state, network, node, node_id, put, service, task};
+use crate::fixtures::{in_state, network, node, node_id, put, service, task, task_id};
 use crate::swarm::{Swarm, soon};
 
 #[tokio::test]
@@ -48,5 +48,49 @@ async fn a_network_comes_changes_and_goes_with_the_nodes_tasks() {
 
     put(&swarm.store, [in_state(task(1, &web, 1, &[1]), TaskState::Shutdown)]).await;
     assert!(matches!(next().await.kind, Some(Kind::Gone(_))));
+    swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_may_stop_when_its_nodes_have_confirmed_to_know_it() {
+    let swarm = Swarm::start().await;
+    put(&swarm.store, [node(1), node(2)]).await;
+    put(&swarm.store, [network(1)]).await;
+    let web = service(1, &[1]);
+    put(&swarm.store, [web.clone()]).await;
+    let running = || in_state(task(1, &web, 1, &[1]), TaskState::Running);
+    put(&swarm.store, [running()]).await;
+
+    let mut dispatcher = DispatcherClient::new(swarm.worker(&node_id(1)));
+    let request = SessionRequest { description: Some(NodeDescription::default()), ..Default::default() };
+    let mut session = dispatcher.session(request).await.unwrap().into_inner();
+    let session_id = session.message().await.unwrap().unwrap().session_id;
+    let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
+    let request = WatchRequest { session_id: session_id.clone() };
+    let mut updates = client.watch(request).await.unwrap().into_inner();
+    let mut next = async || soon("an update", updates.message()).await.unwrap().unwrap().updates.remove(0);
+    assert!(!next().await.confirm, "nobody waits");
+
+    let mut leaving = running();
+    leaving.desired = TaskState::Shutdown;
+    put(&swarm.store, [leaving]).await;
+    let update = next().await;
+    assert!(update.confirm);
+
+    let request =
+        |session: &str| DrainRequest { session_id: session.into(), task_id: task_id(1).to_string() };
+    assert_eq!(client.drain(request("x")).await.unwrap_err().code(), Code::NotFound);
+    let mut asking = DirectoryClient::new(swarm.worker(&node_id(1)));
+    let drained = async { asking.drain(request(&session_id)).await.unwrap() };
+    let confirm = async {
+        let confirmed = Confirmed { network_id: update.network_id.clone(), index: update.index };
+        let request =
+            |session: &str| ConfirmRequest { session_id: session.into(), confirmed: vec![confirmed.clone()] };
+        assert_eq!(client.confirm(request("x")).await.unwrap_err().code(), Code::NotFound);
+        client.confirm(request(&session_id)).await.unwrap();
+    };
+    let start = tokio::time::Instant::now();
+    tokio::join!(drained, confirm);
+    assert!(start.elapsed().as_secs() < 4, "by the confirmation and not by the bound");
     swarm.stop().await;
 }

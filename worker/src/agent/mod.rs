@@ -6,6 +6,7 @@
 mod assignments;
 pub mod db;
 mod dial;
+pub mod drains;
 mod managers;
 mod reporter;
 mod session;
@@ -30,6 +31,7 @@ use crate::logpublish::LogPublisher;
 use crate::network::{Networks, Underlay};
 use crate::task::Instruction;
 use db::{Change, Database};
+use drains::Drains;
 use managers::Managers;
 use session::Session;
 use statuses::Statuses;
@@ -45,6 +47,7 @@ pub(crate) struct Parts {
     pub statuses: Statuses,
     pub instructions: mpsc::Sender<Instruction>,
     pub networks: Networks,
+    pub drains: Drains,
     pub logs: LogPublisher,
     pub database: Database,
 }

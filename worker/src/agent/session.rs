@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::assignments::{self, Sequence};
-use super::{Parts, reporter};
+use super::{Parts, drains, reporter};
 use crate::network::{DirectoryError, Underlay, local_towards};
 
 /// From dialing to the first message of the session.
@@ -111,8 +111,11 @@ impl<'a> Session<'a> {
         let assignments = follow_assignments(parts, dispatcher.clone(), &id);
         let reports = reporter::report(&parts.statuses, dispatcher, &id);
         let directory = follow_directory(parts, channel.clone(), &id);
+        let confirmations = drains::confirm(parts.networks.confirmed(), channel.clone(), &id);
+        let drains = parts.drains.serve(channel.clone(), &id);
         let logs = parts.logs.serve(channel);
-        tokio::try_join!(messages, heartbeats, assignments, reports, directory, logs).map(|(never, ..)| never)
+        tokio::try_join!(messages, heartbeats, assignments, reports, directory, confirmations, drains, logs)
+            .map(|(never, ..)| never)
     }
 
     async fn message(&mut self) -> Result<SessionMessage, Error> {

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use netdriver::Subject;
+use netdriver::{NetworkKey, Subject};
 use proto::model::{NetworkId, NodeId, TaskId};
 use proto::network::NetworkUpdate;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::confirm::{Confirmations, Confirmed};
 use super::kernel::{Kernel, Outcome};
 use super::state::{Dirty, State, Underlay};
 use super::wish::{Wish, network_key, sandbox_key};
@@ -45,6 +46,7 @@ pub(super) struct Actor {
     dirty: Dirty,
     settled: bool,
     mended: Arc<AtomicU64>,
+    confirmations: Confirmations,
     /// Networks that were brought to what the present directory stream says.
     applied: BTreeSet<NetworkId>,
     /// Tasks whose sandbox exists.
@@ -64,6 +66,7 @@ struct Pass {
     removing: BTreeSet<TaskId>,
     fresh: BTreeSet<NetworkId>,
     clearing: bool,
+    confirms: Confirmed,
 }
 
 impl Actor {
@@ -79,6 +82,7 @@ impl Actor {
             dirty: Dirty::default(),
             settled: false,
             mended,
+            confirmations: Confirmations::default(),
             applied: BTreeSet::new(),
             made: BTreeSet::new(),
             attaching: BTreeMap::new(),
@@ -87,6 +91,10 @@ impl Actor {
             backoff: RETRY,
             retry: None,
         }
+    }
+
+    pub fn confirmed(&self) -> watch::Receiver<Confirmed> {
+        self.confirmations.watch()
     }
 
     pub async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>, stop: CancellationToken) {
@@ -171,9 +179,17 @@ impl Actor {
     }
 
     fn update(&mut self, update: NetworkUpdate) -> Result<(), DirectoryError> {
+        let confirm = update.confirm;
         let network = self.state.directory.apply(update)?;
+        if confirm {
+            self.confirmations.ask(network.clone());
+        }
         if self.state.is_used(&network) {
             self.dirty.networks.insert(network);
+        } else {
+            // Nothing here works by it.
+            let confirms = self.confirmations.begin(&self.state.directory, |id| *id == network);
+            self.confirmations.finish(confirms, &self.state.directory, |_| false);
         }
         Ok(())
     }
@@ -190,18 +206,23 @@ impl Actor {
         let fresh = networks.filter(|id| dirty.all || dirty.networks.contains(*id));
         let fresh = fresh.filter(|id| self.state.directory.is_fresh(id)).cloned().collect();
         let (kernel, desired, scope) = (self.kernel.clone(), self.state.desired(), dirty.scope());
+        let confirms =
+            self.confirmations.begin(&self.state.directory, |id| dirty.all || dirty.networks.contains(id));
         let pass = Pass {
             audit: audit && dirty.all,
             making: self.state.tasks().filter(covers).cloned().collect(),
             removing: self.detaching.keys().filter(covers).cloned().collect(),
             fresh,
             clearing: dirty.all && self.clearing.is_some(),
+            confirms,
             dirty,
         };
         Some((pass, Box::pin(async move { kernel.ensure(&desired, scope).await })))
     }
 
-    fn finish(&mut self, pass: Pass, outcome: &Outcome) {
+    fn finish(&mut self, mut pass: Pass, outcome: &Outcome) {
+        let failed = |id: &NetworkId| concerns_network(outcome, &network_key(id));
+        self.confirmations.finish(std::mem::take(&mut pass.confirms), &self.state.directory, failed);
         if pass.audit && outcome.changes > 0 {
             tracing::warn!(changes = outcome.changes, "mended the node's network, which others had changed");
             self.mended.fetch_add(outcome.changes as u64, Ordering::Relaxed);
@@ -283,6 +304,15 @@ impl Actor {
             let _ = reply.send(Ok(()));
         }
     }
+}
+
+fn concerns_network(outcome: &Outcome, key: &NetworkKey) -> bool {
+    let concerns = |subject: &Subject| match subject {
+        Subject::Network(failed) => failed == key,
+        Subject::Host => true,
+        Subject::Gateway | Subject::Sandbox(_) => false,
+    };
+    outcome.errors.iter().any(|(subject, _)| concerns(subject))
 }
 
 async fn finished(work: &mut Option<(Pass, BoxFuture<'static, Outcome>)>) -> (Pass, Outcome) {

@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub aliases: Vec<String>,
     /// It runs and is healthy: names may resolve to it, and virtual addresses lead to it.
     pub ready: bool,
+    /// Its node is down: the task is given up.
+    pub lost: bool,
     /// Its addresses, and how to reach them.
     pub peer: Peer,
 }
@@ -208,6 +210,7 @@ mod tests {
             task_name: format!("{service}.1.{task}"),
             aliases: aliases.iter().map(|&alias| alias.into()).collect(),
             ready: true,
+            lost: false,
             peer: Peer { mac: mac_for(address), addresses: vec![address], vtep: [192, 0, 2, 1].into() },
         }
     }

@@ -7,13 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use netdriver::{Mac, Peer, PeerKey};
+use netdriver::{Mac, Peer, PeerKey, Services};
 use proto::model::{NetworkId, NodeId};
 use proto::network::network_update::Kind;
 use proto::network::{self as wire, NetworkDifference, NetworkUpdate};
 
 use super::book::{Book, Endpoint, VirtualIp};
+use super::services::services;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -38,6 +40,8 @@ struct Entry {
     /// Told by the present stream.
     fresh: bool,
     book: Book,
+    /// As the book has them. The same as before where an update changes none.
+    services: Arc<Services>,
 }
 
 impl Directory {
@@ -63,7 +67,9 @@ impl Directory {
                 };
                 let mut book = Book::default();
                 change(&mut book, &id, everything);
-                self.networks.insert(id.clone(), Entry { index: update.index, fresh: true, book });
+                let entry = self.networks.entry(id.clone()).or_default();
+                (entry.index, entry.fresh, entry.book) = (update.index, true, book);
+                entry.follow_services();
             }
             Kind::Difference(difference) => {
                 let entry = self.networks.get_mut(&id).filter(|entry| entry.fresh);
@@ -74,6 +80,7 @@ impl Directory {
                 }
                 entry.index = update.index;
                 change(&mut entry.book, &id, difference);
+                entry.follow_services();
             }
             Kind::Gone(_) => {
                 self.networks.remove(&id);
@@ -90,6 +97,16 @@ impl Directory {
         self.networks.get(network).is_some_and(|entry| entry.fresh)
     }
 
+    /// Of the last update.
+    pub fn index(&self, network: &NetworkId) -> Option<u64> {
+        self.networks.get(network).map(|entry| entry.index)
+    }
+
+    /// Virtual addresses and who is behind them.
+    pub fn services(&self, network: &NetworkId) -> Arc<Services> {
+        self.networks.get(network).map(|entry| entry.services.clone()).unwrap_or_default()
+    }
+
     /// What is known of a network, fresh or not.
     pub fn book(&self, network: &NetworkId) -> Option<&Book> {
         self.networks.get(network).map(|entry| &entry.book)
@@ -100,6 +117,15 @@ impl Directory {
         let endpoints = self.book(network).into_iter().flat_map(Book::endpoints);
         let remote = endpoints.filter(|(_, endpoint)| endpoint.node != *own);
         remote.map(|(task, endpoint)| (PeerKey::new(task.as_str()), endpoint.peer.clone())).collect()
+    }
+}
+
+impl Entry {
+    fn follow_services(&mut self) {
+        let services = services(&self.book);
+        if *self.services != services {
+            self.services = Arc::new(services);
+        }
     }
 }
 
@@ -149,6 +175,7 @@ fn endpoint(wire: wire::Endpoint) -> Result<Endpoint, String> {
         task_name: wire.task_name,
         aliases: wire.aliases,
         ready: wire.ready,
+        lost: wire.lost,
     })
 }
 
@@ -177,7 +204,7 @@ mod tests {
     }
 
     fn update(index: u64, kind: Kind) -> NetworkUpdate {
-        NetworkUpdate { network_id: "net".into(), index, kind: Some(kind) }
+        NetworkUpdate { network_id: "net".into(), index, kind: Some(kind), confirm: false }
     }
 
     fn complete(endpoints: Vec<Endpoint>) -> Kind {

@@ -7,8 +7,10 @@
 
 mod actor;
 mod book;
+mod confirm;
 mod directory;
 mod kernel;
+mod services;
 mod state;
 mod underlay;
 mod wish;
@@ -19,10 +21,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proto::model::{NodeId, TaskId};
 use proto::network::NetworkUpdate;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use book::{Bearer, Book, Endpoint, VirtualIp};
+pub use confirm::Confirmed;
 pub use directory::Error as DirectoryError;
 pub use kernel::{Kernel, Outcome};
 pub use state::Underlay;
@@ -45,6 +48,7 @@ pub struct Networks {
     requests: mpsc::UnboundedSender<Request>,
     kernel: Arc<dyn Kernel>,
     mended: Arc<AtomicU64>,
+    confirmed: watch::Receiver<Confirmed>,
 }
 
 impl Networks {
@@ -58,7 +62,8 @@ impl Networks {
         let (requests, received) = mpsc::unbounded_channel();
         let mended = Arc::<AtomicU64>::default();
         let actor = Actor::new(kernel.clone(), own, underlay, mended.clone());
-        (Self { requests, kernel, mended }, actor.run(received, stop))
+        let confirmed = actor.confirmed();
+        (Self { requests, kernel, mended, confirmed }, actor.run(received, stop))
     }
 
     /// Where the namespace of a task is, whether it exists or not.
@@ -92,6 +97,11 @@ impl Networks {
     pub async fn update(&self, updates: Vec<NetworkUpdate>) -> Result<(), DirectoryError> {
         // A stopped actor needs no directory.
         self.ask(|reply| Request::Update(updates, reply)).await.unwrap_or(Ok(()))
+    }
+
+    /// Which updates the kernel works by, of those that a manager has asked about.
+    pub fn confirmed(&self) -> watch::Receiver<Confirmed> {
+        self.confirmed.clone()
     }
 
     /// All tasks of this node are known: what nobody wants is removed, and the node is looked at periodically.

@@ -119,7 +119,7 @@ impl State {
             mtu: network.mtu,
             internal: network.internal,
             peers: self.directory.peers(&network.id, &self.own),
-            services: Default::default(),
+            services: self.directory.services(&network.id),
         }
     }
 }

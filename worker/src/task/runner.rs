@@ -14,6 +14,7 @@ use super::assigned::{Assigned, Order};
 use super::prepare::{self, Prepared};
 use super::step::{Container, Ending, Failure, Seen, Step, step};
 use crate::agent::db::{Change, Database};
+use crate::agent::drains::Drains;
 use crate::agent::statuses::Statuses;
 use crate::backoff::Backoff;
 use crate::description::Facts;
@@ -30,6 +31,7 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_s
 pub struct Shared {
     pub runtime: Arc<dyn Runtime>,
     pub networks: Networks,
+    pub drains: Drains,
     pub statuses: Statuses,
     pub database: Database,
     pub facts: Arc<Facts>,
@@ -214,6 +216,12 @@ impl Runner {
     }
 
     async fn stop(&mut self) {
+        if self.may_be_called() {
+            tokio::select! {
+                () = timed(self.id().as_str(), "drain", self.shared.drains.wait(self.id())) => {}
+                _ = self.exit() => {}
+            }
+        }
         let mut backoff = RETRY;
         while let Err(error) = self.shared.runtime.stop(self.id().as_str(), None, self.grace()).await {
             if matches!(error, runtime::Error::NoSuchContainer { .. }) {
@@ -227,6 +235,12 @@ impl Runner {
             Container::Created => Container::Absent,
             container => container,
         };
+    }
+
+    /// Whether others may send it new connections: it runs, and the managers still know of it.
+    fn may_be_called(&self) -> bool {
+        let runs = matches!(self.seen.container, Container::Running { .. }) && self.seen.failure.is_none();
+        runs && !self.assigned.wish.places.is_empty() && !self.orders.borrow().remove
     }
 
     fn grace(&self) -> Duration {

@@ -154,10 +154,12 @@ impl Supervisor {
             }
             Instruction::StopAll => {
                 self.leaving = true;
+                self.shared.drains.give_up();
                 self.orders.values().for_each(|order| order.send_modify(|order| order.stop = true));
             }
             Instruction::RemoveAll(emptied) => {
                 self.leaving = true;
+                self.shared.drains.give_up();
                 self.emptied = Some(emptied);
                 self.retain(&BTreeSet::new());
                 self.remove_strays();

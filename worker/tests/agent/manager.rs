@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures_util::{Stream, StreamExt};
 use proto::network::directory_server::{Directory, DirectoryServer};
 use proto::network::network_update::Kind;
-use proto::network::{Endpoint, NetworkDirectory, NetworkUpdate, WatchRequest, WatchResponse};
+use proto::network::{
+    ConfirmRequest, ConfirmResponse, Confirmed, DrainRequest, DrainResponse, Endpoint, NetworkDirectory,
+    NetworkUpdate, WatchRequest, WatchResponse,
+};
 use proto::wire;
 use proto::wire::assignments_message::Type;
 use proto::wire::dispatcher_server::{Dispatcher, DispatcherServer};
@@ -34,6 +37,11 @@ pub struct Told {
     name: &'static str,
     tasks: watch::Sender<Vec<wire::Task>>,
     endpoints: watch::Sender<Vec<Endpoint>>,
+    /// Tasks are not let stop while this holds.
+    pub holds_drains: watch::Sender<bool>,
+    /// Tasks that asked whether they may stop.
+    pub drains: watch::Sender<Vec<String>>,
+    pub confirmed: watch::Sender<Vec<Confirmed>>,
     /// The directory is held back.
     pub silent_directory: AtomicBool,
     /// Heartbeats are not answered.
@@ -60,6 +68,9 @@ impl Manager {
             name,
             tasks: watch::channel(Vec::new()).0,
             endpoints: watch::channel(Vec::new()).0,
+            holds_drains: watch::channel(false).0,
+            drains: watch::channel(Vec::new()).0,
+            confirmed: watch::channel(Vec::new()).0,
             silent_directory: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
             dismisses: AtomicBool::new(false),
@@ -152,6 +163,7 @@ fn directory(tasks: &[wire::Task], endpoints: &[Endpoint]) -> WatchResponse {
         network_id,
         index: 1,
         kind: Some(Kind::Complete(NetworkDirectory { endpoints: endpoints.to_vec(), ..Default::default() })),
+        confirm: endpoints.iter().any(|endpoint| !endpoint.ready),
     };
     WatchResponse { updates: ids.into_iter().map(update).collect() }
 }
@@ -262,6 +274,17 @@ impl Directory for Told {
         );
         let later = changes.map(move |()| directory(&by_task.borrow(), &by_endpoint.borrow()));
         Ok(Response::new(futures_util::stream::iter([first]).chain(later).map(Ok).boxed()))
+    }
+
+    async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        self.confirmed.send_modify(|confirmed| confirmed.extend(request.into_inner().confirmed));
+        Ok(Response::new(ConfirmResponse {}))
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        self.drains.send_modify(|drains| drains.push(request.into_inner().task_id));
+        self.holds_drains.subscribe().wait_for(|holds| !holds).await.unwrap();
+        Ok(Response::new(DrainResponse {}))
     }
 }
 

@@ -38,7 +38,12 @@ fn wish(id: &str, host: u8) -> Wish {
 fn complete(peers: &[(&str, u8)]) -> Vec<NetworkUpdate> {
     let endpoints = peers.iter().map(|(task, host)| endpoint(task, "n2", "192.0.2.2", *host)).collect();
     let directory = NetworkDirectory { endpoints, ..Default::default() };
-    vec![NetworkUpdate { network_id: "net1".into(), index: 1, kind: Some(Kind::Complete(directory)) }]
+    vec![NetworkUpdate {
+        network_id: "net1".into(),
+        index: 1,
+        kind: Some(Kind::Complete(directory)),
+        confirm: false,
+    }]
 }
 
 fn peers(world: &Desired) -> Vec<String> {

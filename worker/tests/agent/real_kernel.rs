@@ -59,7 +59,12 @@ fn actor(driver: Arc<Netdriver>, underlay: Option<Underlay>) -> Actor {
 fn directory() -> Vec<NetworkUpdate> {
     let endpoints = vec![endpoint("t1", "n1", "192.0.2.1", 3), endpoint("t9", "n2", "192.0.2.2", 9)];
     let directory = NetworkDirectory { endpoints, ..Default::default() };
-    vec![NetworkUpdate { network_id: "net1".into(), index: 1, kind: Some(Kind::Complete(directory)) }]
+    vec![NetworkUpdate {
+        network_id: "net1".into(),
+        index: 1,
+        kind: Some(Kind::Complete(directory)),
+        confirm: false,
+    }]
 }
 
 fn wish(id: &str, host: u8) -> Wish {
