@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use proto::model::{Attachment, NetworkId, NodeState, Service, ServiceId, Task, TaskId, TaskState};
+use proto::model::template::Context;
+use proto::model::{Attachment, NetworkId, Node, NodeState, Service, ServiceId, Task, TaskId, TaskState};
 use proto::network::{Endpoint, NetworkDirectory, VirtualIp};
 use raft_store::Tables;
 
@@ -41,7 +42,15 @@ pub fn endpoint(tables: &Tables, network: &NetworkId, task: &Task) -> Option<End
         aliases: attachment.aliases.clone(),
         ready: is_ready(task) && node.status.state != NodeState::Down,
         lost: node.status.state == NodeState::Down,
+        hostname: hostname(task, node),
     })
+}
+
+/// As the node itself fills it in; one that it will refuse is none here.
+fn hostname(task: &Task, node: &Node) -> String {
+    let Some(description) = &node.description else { return String::new() };
+    let context = Context { task, node: &node.id, description };
+    context.expand("hostname", &task.spec.container.hostname).unwrap_or_default()
 }
 
 fn virtual_ip(network: &NetworkId, service: &Service) -> Option<VirtualIp> {

@@ -126,6 +126,23 @@ async fn a_node_knows_the_networks_of_its_tasks_and_no_other() {
 }
 
 #[tokio::test]
+async fn host_names_are_told_as_the_node_fills_them_in() {
+    let store = two_nodes_on_two_networks().await;
+    let view = store.view();
+    for (asked, told) in [
+        ("", ""),
+        ("box", "box"),
+        ("{{.Service.Name}}-{{.Task.Slot}}-{{.Node.Hostname}}", "svc1-1-host1"),
+        ("{{.Nope}}", ""),
+    ] {
+        let mut task = task(1, &service(1, &[1]), 1, &[1]);
+        std::sync::Arc::make_mut(&mut task.spec).container.hostname = asked.into();
+        let endpoint = entry::endpoint(&view, &"network1".into(), &task).unwrap();
+        assert_eq!(endpoint.hostname, told);
+    }
+}
+
+#[tokio::test]
 async fn the_last_task_takes_the_network_with_it() {
     let store = two_nodes_on_two_networks().await;
     let mut follower = Follower::new(&store, 1);

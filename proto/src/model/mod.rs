@@ -4,6 +4,7 @@
 //! Everything here is plain data: no I/O, no clock.
 
 pub mod id;
+pub mod template;
 
 mod cluster;
 mod meta;

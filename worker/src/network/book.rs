@@ -11,6 +11,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use netdriver::Peer;
 use proto::model::{NodeId, ServiceId, TaskId};
 
@@ -24,6 +25,8 @@ pub struct Endpoint {
     pub task_name: String,
     /// Further names of the service on this network.
     pub aliases: Vec<String>,
+    /// Empty: the beginning of its id.
+    pub hostname: String,
     /// It runs and is healthy: names may resolve to it, and virtual addresses lead to it.
     pub ready: bool,
     /// Its node is down: the task is given up.
@@ -64,6 +67,19 @@ impl Book {
 
     pub fn endpoint(&self, task: &TaskId) -> Option<&Arc<Endpoint>> {
         self.endpoints.get(task)
+    }
+
+    /// Endpoints that `other` does not have, or has otherwise.
+    pub fn endpoints_unlike<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a TaskId, &'a Arc<Endpoint>)> {
+        other.endpoints.diff(&self.endpoints).filter_map(|difference| match difference {
+            DiffItem::Add(task, endpoint) | DiffItem::Update { new: (task, endpoint), .. } => {
+                Some((task, endpoint))
+            }
+            DiffItem::Remove(..) => None,
+        })
     }
 
     /// The tasks of a service, ready or not.
@@ -184,7 +200,8 @@ fn names_of_endpoint<'a>(
     let shared = std::iter::once(&endpoint.service_name).chain(&endpoint.aliases);
     let shared = shared.map(move |name| (name, owner.clone()));
     let ends_with_id = endpoint.task_name.rsplit('.').next() == Some(task.as_str());
-    let own = (!ends_with_id).then(|| (&endpoint.task_name, Bearer::Task(task.clone())));
+    let own = (!ends_with_id).then_some(&endpoint.task_name).into_iter().chain([&endpoint.hostname]);
+    let own = own.map(|name| (name, Bearer::Task(task.clone())));
     let names = shared.chain(own).filter(|(name, _)| !name.is_empty());
     names.map(|(name, bearer)| (name.to_ascii_lowercase(), bearer))
 }
@@ -209,6 +226,7 @@ mod tests {
             service_name: service.into(),
             task_name: format!("{service}.1.{task}"),
             aliases: aliases.iter().map(|&alias| alias.into()).collect(),
+            hostname: String::new(),
             ready: true,
             lost: false,
             peer: Peer { mac: mac_for(address), addresses: vec![address], vtep: [192, 0, 2, 1].into() },
@@ -224,7 +242,8 @@ mod tests {
     fn finds_by_service_name_id_and_address() {
         let mut book = Book::default();
         book.set_endpoint("t1".into(), endpoint("t1", "Web", 3, &["front"]));
-        book.set_endpoint("t2".into(), endpoint("t2", "Web", 4, &["front"]));
+        let box_two = Endpoint { hostname: "Box-2".into(), ..endpoint("t2", "Web", 4, &["front"]) };
+        book.set_endpoint("t2".into(), box_two);
         book.set_endpoint(
             "t3".into(),
             Endpoint { task_name: "alone".into(), ..endpoint("t3", "", 5, &["a"]) },
@@ -236,6 +255,7 @@ mod tests {
         let web = Bearer::Service("id-Web".into());
         assert_eq!(book.bearers("web").collect::<Vec<_>>(), [&web]);
         assert_eq!(book.bearers("front").collect::<Vec<_>>(), [&web]);
+        assert_eq!(book.bearers("box-2").collect::<Vec<_>>(), [&Bearer::Task("t2".into())]);
         assert_eq!(book.bearers("alone").collect::<Vec<_>>(), [&Bearer::Task("t3".into())]);
         assert_eq!(book.bearer_of([10, 0, 9, 2].into()), Some(&web));
         assert_eq!(book.bearer_of([10, 0, 9, 4].into()), Some(&Bearer::Task("t2".into())));

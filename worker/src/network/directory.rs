@@ -174,6 +174,7 @@ fn endpoint(wire: wire::Endpoint) -> Result<Endpoint, String> {
         service_name: wire.service_name,
         task_name: wire.task_name,
         aliases: wire.aliases,
+        hostname: wire.hostname,
         ready: wire.ready,
         lost: wire.lost,
     })

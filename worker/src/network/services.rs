@@ -52,6 +52,7 @@ mod tests {
             service_name: "web".into(),
             task_name: format!("web.{host}"),
             aliases: vec![],
+            hostname: String::new(),
             ready,
             lost,
         }

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use proto::model::template::{self, Context};
 use proto::model::{Task, TaskId};
 use proto::wire;
 
 use super::assigned::Assigned;
-use super::template::{self, Context};
 use super::{mounts, unsupported};
 use crate::description::Facts;
 use crate::runtime::{self, ContainerConfig, Dns, HostEntry, Resources, Ulimit};
@@ -38,7 +38,7 @@ impl Error {
 pub fn config(assigned: &Assigned, facts: &Facts, netns: PathBuf) -> Result<ContainerConfig, Error> {
     let task = &assigned.task;
     let spec = &task.spec.container;
-    let context = Context { task, node: facts };
+    let context = Context { task, node: &facts.node_id, description: &facts.description };
     unsupported::refuse(task)?;
     let hostname = hostname(task, context)?;
     let env = spec.env.iter().map(|entry| context.expand("env", entry));

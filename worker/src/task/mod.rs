@@ -1,7 +1,7 @@
 //! Runs the tasks that managers assign to this node.
 //!
 //! `supervisor` keeps one runner a task, `runner` drives it, `step` decides what comes next. What a container is
-//! made of follows from `container`, `mounts` and `template`.
+//! made of follows from `container` and `mounts`.
 
 mod adopt;
 mod assigned;
@@ -13,7 +13,6 @@ mod runner;
 pub(crate) mod samples;
 mod step;
 mod supervisor;
-mod template;
 mod unsupported;
 
 pub use runner::Shared;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use proto::model::template::Context;
 use proto::wire;
 use wire::mount::Type;
 use wire::mount::bind_options::Propagation as WirePropagation;
 
 use super::container::Error;
-use super::template::Context;
 use crate::runtime::{Mount, MountKind, Propagation, TmpfsOptions};
 
 pub(super) fn read(mounts: &[wire::Mount], context: Context<'_>) -> Result<Vec<Mount>, Error> {
@@ -118,7 +118,7 @@ mod tests {
 
     fn converted(mount: wire::Mount) -> Result<Mount, Error> {
         let (assigned, facts) = (samples::assigned("t1"), samples::facts());
-        let context = Context { task: &assigned.task, node: &facts };
+        let context = Context { task: &assigned.task, node: &facts.node_id, description: &facts.description };
         Ok(read(&[mount], context)?.remove(0))
     }
 
