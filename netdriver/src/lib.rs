@@ -23,6 +23,7 @@ mod nft;
 mod observe;
 mod plan;
 mod report;
+mod resolver;
 mod route;
 mod site;
 mod steering;
@@ -43,6 +44,7 @@ pub use model::{DefaultRoute, End, Kind, Link, Namespace, Place, Port, Vxlan, Wo
 pub use netlink::Refusal;
 pub use plan::{Action, Change, LinkChange};
 pub use report::{Report, Subject};
+pub use resolver::ResolverSockets;
 
 use ensure::Legs;
 use keyed::{Keyed, NetworkState, SandboxState};

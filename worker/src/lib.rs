@@ -6,9 +6,11 @@
 pub mod agent;
 mod backoff;
 pub mod description;
+mod dns;
 mod logpublish;
 pub mod logs;
 pub mod network;
+mod resolv_conf;
 pub mod runtime;
 mod task;
 mod timed;

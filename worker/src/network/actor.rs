@@ -21,8 +21,9 @@ use super::confirm::{Confirmations, Confirmed};
 use super::kernel::{Kernel, Outcome};
 use super::state::{Dirty, State, Underlay};
 use super::wish::{Wish, network_key, sandbox_key};
-use super::{DirectoryError, Error};
+use super::{Book, DirectoryError, Error};
 use crate::backoff::Backoff;
+use crate::dns::{Books, tellable};
 
 /// How often the whole node is looked at.
 const AUDIT: Duration = Duration::from_secs(60);
@@ -43,6 +44,10 @@ pub(super) enum Request {
 pub(super) struct Actor {
     kernel: Arc<dyn Kernel>,
     state: State,
+    /// What resolvers tell.
+    books: Books,
+    /// What of each network the kernel's tables have.
+    reachable: BTreeMap<NetworkId, Book>,
     dirty: Dirty,
     settled: bool,
     mended: Arc<AtomicU64>,
@@ -64,7 +69,7 @@ struct Pass {
     audit: bool,
     making: BTreeSet<TaskId>,
     removing: BTreeSet<TaskId>,
-    fresh: BTreeSet<NetworkId>,
+    fresh: BTreeMap<NetworkId, Book>,
     clearing: bool,
     confirms: Confirmed,
 }
@@ -74,11 +79,14 @@ impl Actor {
         kernel: Arc<dyn Kernel>,
         own: NodeId,
         underlay: Option<Underlay>,
+        books: Books,
         mended: Arc<AtomicU64>,
     ) -> Self {
         Self {
             kernel,
             state: State::new(own, underlay),
+            books,
+            reachable: BTreeMap::new(),
             dirty: Dirty::default(),
             settled: false,
             mended,
@@ -184,6 +192,7 @@ impl Actor {
         if confirm {
             self.confirmations.ask(network.clone());
         }
+        self.tell(&network);
         if self.state.is_used(&network) {
             self.dirty.networks.insert(network);
         } else {
@@ -192,6 +201,17 @@ impl Actor {
             self.confirmations.finish(confirms, &self.state.directory, |_| false);
         }
         Ok(())
+    }
+
+    /// Lets the resolvers tell what is known of the network and can be reached.
+    fn tell(&mut self, network: &NetworkId) {
+        let Some(book) = self.state.directory.book(network) else {
+            self.reachable.remove(network);
+            return self.books.forget(network);
+        };
+        if let Some(reachable) = self.reachable.get(network) {
+            self.books.tell(network, tellable(book, reachable));
+        }
     }
 
     fn begin_pass(&mut self, auditing: bool) -> Option<(Pass, BoxFuture<'static, Outcome>)> {
@@ -204,7 +224,9 @@ impl Actor {
         let covers = |task: &&TaskId| dirty.all || dirty.tasks.contains(*task);
         let networks = self.state.networks().into_keys();
         let fresh = networks.filter(|id| dirty.all || dirty.networks.contains(*id));
-        let fresh = fresh.filter(|id| self.state.directory.is_fresh(id)).cloned().collect();
+        let fresh = fresh.filter(|id| self.state.directory.is_fresh(id));
+        let fresh =
+            fresh.filter_map(|id| Some((id.clone(), self.state.directory.book(id)?.clone()))).collect();
         let (kernel, desired, scope) = (self.kernel.clone(), self.state.desired(), dirty.scope());
         let confirms =
             self.confirmations.begin(&self.state.directory, |id| dirty.all || dirty.networks.contains(id));
@@ -235,8 +257,9 @@ impl Actor {
                 let _ = reply.send(sandbox_result(task, outcome));
             }
         }
-        let still_used = pass.fresh.iter().filter(|id| self.state.is_used(id));
-        self.applied.extend(still_used.cloned());
+        for (network, book) in std::mem::take(&mut pass.fresh) {
+            self.finish_network(network, book, outcome);
+        }
         if pass.clearing
             && let Some(reply) = self.clearing.take()
         {
@@ -245,6 +268,18 @@ impl Actor {
         }
         self.repeat_later(&pass, outcome);
         self.answer();
+    }
+
+    fn finish_network(&mut self, network: NetworkId, book: Book, outcome: &Outcome) {
+        let failed = concerns_network(outcome, &network_key(&network));
+        // The first time even so: names of a network that is half there are better than none.
+        if !failed || !self.reachable.contains_key(&network) {
+            self.reachable.insert(network.clone(), book);
+            self.tell(&network);
+        }
+        if self.state.is_used(&network) {
+            self.applied.insert(network);
+        }
     }
 
     fn finish_making(&mut self, task: &TaskId, outcome: &Outcome) {

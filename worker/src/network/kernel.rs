@@ -1,10 +1,13 @@
 //! What stands between the worker and `netdriver`, so that tests can put something else there.
 
 use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use netdriver::{Desired, Netdriver, SandboxKey, Scope, Subject};
+use netdriver::{Desired, Netdriver, ResolverSockets, SandboxKey, Scope, Subject};
+use tokio::net::{TcpSocket, UdpSocket};
 
 /// What came of one pass.
 #[derive(Debug, Clone, Default)]
@@ -14,12 +17,18 @@ pub struct Outcome {
     pub errors: Vec<(Subject, String)>,
 }
 
-/// Brings the kernel to what is desired; see [`Netdriver::ensure`].
+/// The kernel's networking; each method is that of [`Netdriver`] with the same name.
 #[async_trait]
 pub trait Kernel: Send + Sync + 'static {
     async fn ensure(&self, desired: &Desired, scope: Scope) -> Outcome;
 
     fn sandbox_path(&self, key: &SandboxKey) -> PathBuf;
+
+    async fn resolver_sockets(&self, key: &SandboxKey) -> io::Result<ResolverSockets>;
+
+    async fn udp_towards(&self, key: &SandboxKey, remote: SocketAddr) -> io::Result<UdpSocket>;
+
+    async fn tcp_towards(&self, key: &SandboxKey, remote: SocketAddr) -> io::Result<TcpSocket>;
 }
 
 #[async_trait]
@@ -32,6 +41,18 @@ impl Kernel for Netdriver {
 
     fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {
         Self::sandbox_path(self, key)
+    }
+
+    async fn resolver_sockets(&self, key: &SandboxKey) -> io::Result<ResolverSockets> {
+        Self::resolver_sockets(self, key).await
+    }
+
+    async fn udp_towards(&self, key: &SandboxKey, remote: SocketAddr) -> io::Result<UdpSocket> {
+        Self::udp_towards(self, key, remote).await
+    }
+
+    async fn tcp_towards(&self, key: &SandboxKey, remote: SocketAddr) -> io::Result<TcpSocket> {
+        Self::tcp_towards(self, key, remote).await
     }
 }
 

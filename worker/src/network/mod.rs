@@ -15,7 +15,7 @@ mod state;
 mod underlay;
 mod wish;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,14 +30,22 @@ pub use directory::Error as DirectoryError;
 pub use kernel::{Kernel, Outcome};
 pub use state::Underlay;
 pub use underlay::local_towards;
+pub(crate) use wish::sandbox_key;
 pub use wish::{OverlayNetwork, Place, Wish};
 
 use actor::{Actor, Request};
+
+use crate::dns::{Books, Resolver};
+
+/// Where the node's own name servers are named.
+const NODE_FILE: &str = "/etc/resolv.conf";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("network: {0}")]
     Kernel(String),
+    #[error("network: cannot serve names to the task: {0}")]
+    Resolver(String),
     #[error("network: this node is stopping")]
     Stopped,
 }
@@ -47,6 +55,7 @@ pub enum Error {
 pub struct Networks {
     requests: mpsc::UnboundedSender<Request>,
     kernel: Arc<dyn Kernel>,
+    resolver: Resolver,
     mended: Arc<AtomicU64>,
     confirmed: watch::Receiver<Confirmed>,
 }
@@ -61,9 +70,15 @@ impl Networks {
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, received) = mpsc::unbounded_channel();
         let mended = Arc::<AtomicU64>::default();
-        let actor = Actor::new(kernel.clone(), own, underlay, mended.clone());
+        let books = Books::default();
+        let actor = Actor::new(kernel.clone(), own, underlay, books.clone(), mended.clone());
         let confirmed = actor.confirmed();
-        (Self { requests, kernel, mended, confirmed }, actor.run(received, stop))
+        let resolver = Resolver::new(kernel.clone(), books, Path::new(NODE_FILE), stop.clone());
+        let serving = resolver.clone();
+        let run = async move {
+            tokio::join!(actor.run(received, stop), serving.ended());
+        };
+        (Self { requests, kernel, resolver, mended, confirmed }, run)
     }
 
     /// Where the namespace of a task is, whether it exists or not.
@@ -73,18 +88,21 @@ impl Networks {
 
     /// The task runs already: its sandbox stays as it is.
     pub fn keep(&self, task: TaskId, wish: Wish) {
+        self.resolver.keep(&task, &wish);
         self.send(Request::Keep(task, wish));
     }
 
-    /// Makes the task's sandbox. Resolves when it exists and its networks are what the managers say now; waits
-    /// for a manager if none is connected.
+    /// Makes the task's sandbox. Resolves when it exists, its networks are what the managers say now, and names are
+    /// served there; waits for a manager if none is connected.
     pub async fn attach(&self, task: TaskId, wish: Wish) -> Result<(), Error> {
-        self.ask(|reply| Request::Attach(task, wish, reply)).await?
+        self.ask(|reply| Request::Attach(task.clone(), wish.clone(), reply)).await??;
+        self.resolver.serve(&task, &wish).await.map_err(|error| Error::Resolver(error.to_string()))
     }
 
     /// Takes the sandbox away, and the networks that no other task here needs. Succeeds if there is none. An error
     /// means that something may be left: ask again.
     pub async fn detach(&self, task: TaskId, wish: Wish) -> Result<(), Error> {
+        self.resolver.withdraw(&task).await;
         self.ask(|reply| Request::Detach(task, wish, reply)).await?
     }
 
@@ -111,6 +129,7 @@ impl Networks {
 
     /// Removes everything.
     pub async fn clear(&self) -> Result<(), Error> {
+        self.resolver.withdraw_all().await;
         self.ask(Request::Clear).await?
     }
 

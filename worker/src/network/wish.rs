@@ -14,10 +14,12 @@ use proto::wire;
 /// Driver option by which a user sets the MTU of a network, as Docker's drivers have it.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
-/// The networks that a task is attached to, in the order of its interfaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
+    /// The networks that the task is attached to, in the order of its interfaces.
     pub places: Vec<Place>,
+    /// Who is asked for names that no network knows; none: the node's own servers.
+    pub nameservers: Vec<IpAddr>,
 }
 
 /// A task's place on one network.
@@ -31,6 +33,7 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverlayNetwork {
     pub id: NetworkId,
+    pub name: String,
     pub vni: u32,
     pub subnets: Vec<Subnet>,
     pub mtu: Option<u16>,
@@ -38,15 +41,15 @@ pub struct OverlayNetwork {
 }
 
 impl Wish {
-    /// Reads the attachments of an assigned task.
-    pub fn read(attachments: &[wire::NetworkAttachment]) -> Result<Self, Error> {
-        let numbered = attachments.iter().enumerate();
+    /// Reads what an assigned task says.
+    pub fn read(task: &wire::Task) -> Result<Self, Error> {
+        let numbered = task.networks.iter().enumerate();
         let places = numbered.map(|(i, attachment)| place(attachment).within(&format!("networks[{i}]")));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         let mut seen = std::collections::BTreeSet::new();
         match places.iter().find(|place| !seen.insert(&place.network.id)) {
             Some(twice) => Err(Error::invalid("networks", &twice.network.id, "each network once")),
-            None => Ok(Self { places }),
+            None => Ok(Self { places, nameservers: nameservers(task)? }),
         }
     }
 
@@ -59,13 +62,14 @@ impl Wish {
         self.places.is_empty() || self.places.iter().any(|place| !place.network.internal)
     }
 
-    pub fn first_address(&self) -> Option<IpAddr> {
-        self.places.iter().flat_map(|place| &place.addresses).map(IpNet::addr).next()
+    /// The task's own addresses on its networks.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.places.iter().flat_map(|place| &place.addresses).map(IpNet::addr)
     }
 
     pub(super) fn sandbox(&self) -> netdriver::Sandbox {
         let attachments = self.places.iter().map(Place::attachment).collect();
-        netdriver::Sandbox { attachments, outbound: self.outbound(), resolver: false }
+        netdriver::Sandbox { attachments, outbound: self.outbound(), resolver: true }
     }
 }
 
@@ -92,8 +96,16 @@ pub(super) fn network_key(id: &NetworkId) -> NetworkKey {
     NetworkKey::new(id.as_str())
 }
 
-pub(super) fn sandbox_key(task: &TaskId) -> SandboxKey {
+pub(crate) fn sandbox_key(task: &TaskId) -> SandboxKey {
     SandboxKey::new(task.as_str())
+}
+
+fn nameservers(task: &wire::Task) -> Result<Vec<IpAddr>, Error> {
+    let runtime = task.spec.as_ref().and_then(|spec| spec.runtime.as_ref());
+    let Some(wire::task_spec::Runtime::Container(container)) = runtime else { return Ok(vec![]) };
+    let servers = container.dns_config.iter().flat_map(|config| &config.nameservers);
+    let field = "spec.container.dns_config.nameservers";
+    servers.map(|text| text.parse().map_err(|_| Error::invalid(field, text, "an IP address"))).collect()
 }
 
 fn place(attachment: &wire::NetworkAttachment) -> Result<Place, Error> {
@@ -129,6 +141,7 @@ fn overlay(network: Network) -> Result<OverlayNetwork, Error> {
     });
     Ok(OverlayNetwork {
         id: network.id,
+        name: network.spec.annotations.name,
         vni: state.vni,
         subnets: state.subnets.iter().map(|s| Subnet { net: s.net, gateway: s.gateway }).collect(),
         mtu: mtu.transpose()?,

@@ -137,10 +137,10 @@ pub struct HostEntry {
     pub names: Vec<String>,
 }
 
-/// `/etc/resolv.conf`. All empty: the node's own file, without loopback servers.
+/// `/etc/resolv.conf`, beside the name server, which is always ours. What is empty is taken from the node's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dns {
-    pub nameservers: Vec<IpAddr>,
+    /// `.` alone: none.
     pub search: Vec<String>,
     pub options: Vec<String>,
 }

@@ -4,11 +4,12 @@
 
 use std::fmt::Write;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::spec::{self, Bound};
 use super::{ContainerConfig, Dns, Error};
+use crate::dns;
+use crate::resolv_conf::ResolvConf;
 
 const LOCALHOST: &str = "127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -17,6 +18,10 @@ ff00::0\tip6-mcastprefix
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 ";
+
+/// Docker's word for no search domain, not even the node's.
+const NO_DOMAIN: &str = ".";
+const NDOTS: &str = "ndots:0";
 
 /// Where the files of the container in `directory` lie. The directory exists as long as the container does.
 pub(super) fn directory(container: &Path) -> PathBuf {
@@ -29,7 +34,7 @@ pub(super) fn generate(container: &Path, config: &ContainerConfig) -> Result<Vec
     std::fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
     let files = [
         ("hosts", hosts(config)),
-        ("resolv.conf", resolv_conf(&config.dns, &node_resolv_conf())),
+        ("resolv.conf", resolv_conf(&config.dns, &node_resolv_conf()).to_string()),
         ("hostname", format!("{}\n", spec::hostname(config))),
     ];
     let access = if config.read_only { "ro" } else { "rw" };
@@ -61,37 +66,21 @@ fn hosts(config: &ContainerConfig) -> String {
     text
 }
 
-fn resolv_conf(dns: &Dns, node: &str) -> String {
-    if *dns == Dns::default() {
-        return without_loopback(node);
+/// What is not set is taken from the node. A name without dots is tried as it is, not first in each search domain: it
+/// may well be a service's.
+fn resolv_conf(dns: &Dns, node: &ResolvConf) -> ResolvConf {
+    let search = if dns.search.is_empty() { &node.search } else { &dns.search };
+    let options = if dns.options.is_empty() { &node.options } else { &dns.options };
+    let own = (!options.iter().any(|option| option.starts_with("ndots:"))).then(|| NDOTS.to_owned());
+    ResolvConf {
+        nameservers: vec![dns::ADDRESS.into()],
+        search: search.iter().filter(|domain| *domain != NO_DOMAIN).cloned().collect(),
+        options: options.iter().cloned().chain(own).collect(),
     }
-    let mut text = String::new();
-    for server in &dns.nameservers {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    for (key, values) in [("search", &dns.search), ("options", &dns.options)] {
-        if !values.is_empty() {
-            let _ = writeln!(text, "{key} {}", values.join(" "));
-        }
-    }
-    text
 }
 
-fn node_resolv_conf() -> String {
-    std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
-}
-
-/// A server on the node's loopback is another one, or none, inside the container.
-fn without_loopback(text: &str) -> String {
-    let loopback = |line: &str| {
-        let mut words = line.split_whitespace();
-        words.next() == Some("nameserver")
-            && words
-                .next()
-                .and_then(|server| server.parse::<IpAddr>().ok())
-                .is_some_and(|ip| ip.is_loopback())
-    };
-    text.lines().filter(|line| !loopback(line)).fold(String::new(), |text, line| text + line + "\n")
+fn node_resolv_conf() -> ResolvConf {
+    ResolvConf::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -101,14 +90,17 @@ mod tests {
 
     #[test]
     fn resolv_conf_from_settings_or_node() {
-        let dns = Dns {
-            nameservers: vec!["127.0.0.11".parse().unwrap()],
-            search: vec!["a.b".into(), "c".into()],
-            options: vec!["ndots:0".into()],
+        let node = ResolvConf::parse(
+            "nameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch x\noptions rotate ndots:2\n",
+        );
+        let case = |search: &[&str], options: &[&str]| {
+            let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+            resolv_conf(&Dns { search: owned(search), options: owned(options) }, &node).to_string()
         };
-        assert_eq!(resolv_conf(&dns, "x"), "nameserver 127.0.0.11\nsearch a.b c\noptions ndots:0\n");
-        let node = "nameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch x\n";
-        assert_eq!(resolv_conf(&Dns::default(), node), "nameserver 9.9.9.9\nsearch x\n");
+        assert_eq!(case(&[], &[]), "nameserver 127.0.0.11\nsearch x\noptions rotate ndots:2\n");
+        let own = "nameserver 127.0.0.11\nsearch a.b c\noptions timeout:1 ndots:0\n";
+        assert_eq!(case(&["a.b", "c"], &["timeout:1"]), own);
+        assert_eq!(case(&["."], &["ndots:1"]), "nameserver 127.0.0.11\noptions ndots:1\n");
     }
 
     #[test]

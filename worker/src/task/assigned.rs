@@ -26,7 +26,7 @@ impl TryFrom<wire::Task> for Assigned {
     type Error = Error;
 
     fn try_from(task: wire::Task) -> Result<Self, Error> {
-        let wish = Wish::read(&task.networks)?;
+        let wish = Wish::read(&task)?;
         let task = Task::try_from(task).within("task")?;
         Ok(Self { task, wish })
     }

@@ -1,6 +1,6 @@
 //! From a task to the settings of its container. Every field of the spec is taken over, or refused by name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use proto::model::template::{self, Context};
@@ -10,13 +10,14 @@ use proto::wire;
 use super::assigned::Assigned;
 use super::{mounts, unsupported};
 use crate::description::Facts;
+use crate::dns::SHORT_ID;
 use crate::runtime::{self, ContainerConfig, Dns, HostEntry, Resources, Ulimit};
 
 /// Label with the boot during which a container was made: see `adopt`.
 pub const BOOT_LABEL: &str = "swarm.boot-id";
 
-/// Characters of a task's id that serve as the host name of its container.
-const SHORT_ID: usize = 12;
+/// Where a task without an address of its own finds itself, as on Debian.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -65,7 +66,7 @@ pub fn config(assigned: &Assigned, facts: &Facts, netns: PathBuf) -> Result<Cont
         ulimits: spec.ulimits.iter().map(ulimit).collect(),
         oom_score_adj: oom_score(spec.oom_score_adj)?,
         hosts: hosts(assigned, &hostname)?,
-        dns: dns(spec.dns_config.as_ref())?,
+        dns: dns(spec.dns_config.as_ref()),
         hostname,
         netns,
     })
@@ -142,10 +143,13 @@ fn oom_score(score: i64) -> Result<Option<i32>, Error> {
     }
 }
 
-/// The task's own address under its host name, and what the user asked for: `address name [alias…]`.
+/// The task's own addresses under its host name, and what the user asked for: `address name [alias…]`.
 fn hosts(assigned: &Assigned, hostname: &str) -> Result<Vec<HostEntry>, Error> {
-    let own = assigned.wish.first_address();
-    let own = own.map(|address| HostEntry { address, names: vec![hostname.to_owned()] });
+    let mut own: Vec<_> = assigned.wish.addresses().collect();
+    if own.is_empty() {
+        own.push(NO_ADDRESS);
+    }
+    let own = own.into_iter().map(|address| HostEntry { address, names: vec![hostname.to_owned()] });
     let asked = assigned.task.spec.container.hosts.iter().map(|line| {
         let refuse = || Error::invalid("hosts", line, "an IP address and names, as in /etc/hosts");
         let mut words = line.split_whitespace();
@@ -153,19 +157,13 @@ fn hosts(assigned: &Assigned, hostname: &str) -> Result<Vec<HostEntry>, Error> {
         let names: Vec<String> = words.map(str::to_owned).collect();
         if names.is_empty() { Err(refuse()) } else { Ok(HostEntry { address, names }) }
     });
-    own.into_iter().map(Ok).chain(asked).collect()
+    own.map(Ok).chain(asked).collect()
 }
 
-fn dns(config: Option<&wire::container_spec::DnsConfig>) -> Result<Dns, Error> {
-    let Some(config) = config else { return Ok(Dns::default()) };
-    let servers = config.nameservers.iter().map(|text| {
-        text.parse::<IpAddr>().map_err(|_| Error::invalid("dns_config.nameservers", text, "an IP address"))
-    });
-    Ok(Dns {
-        nameservers: servers.collect::<Result<_, _>>()?,
-        search: config.search.clone(),
-        options: config.options.clone(),
-    })
+/// The servers are the resolver's affair: it asks them.
+fn dns(config: Option<&wire::container_spec::DnsConfig>) -> Dns {
+    let Some(config) = config else { return Dns::default() };
+    Dns { search: config.search.clone(), options: config.options.clone() }
 }
 
 #[cfg(test)]

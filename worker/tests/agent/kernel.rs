@@ -1,9 +1,13 @@
 //! A kernel for tests: what exists is a record, and removals can be held up.
 
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use netdriver::{Desired, NetworkKey, SandboxKey, Scope, Subject};
+use netdriver::{Desired, NetworkKey, ResolverSockets, SandboxKey, Scope, Subject};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio::sync::watch;
 use worker::network::{Kernel, Outcome};
 
@@ -16,6 +20,8 @@ pub struct FakeKernel {
     pub passes: watch::Sender<Vec<Scope>>,
     /// The next pass fails for these.
     pub faults: Mutex<Vec<(Subject, String)>>,
+    /// Where the resolver of a sandbox listens, in the test's own namespace.
+    pub resolvers: watch::Sender<BTreeMap<SandboxKey, SocketAddr>>,
 }
 
 impl FakeKernel {
@@ -85,5 +91,22 @@ impl Kernel for FakeKernel {
 
     fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {
         format!("/netns/s-{key}").into()
+    }
+
+    async fn resolver_sockets(&self, key: &SandboxKey) -> io::Result<ResolverSockets> {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        self.resolvers.send_modify(|known| _ = known.insert(key.clone(), udp.local_addr().unwrap()));
+        let tcp = TcpListener::bind(udp.local_addr()?).await?;
+        Ok(ResolverSockets { udp, tcp })
+    }
+
+    async fn udp_towards(&self, _: &SandboxKey, remote: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        socket.connect(remote).await?;
+        Ok(socket)
+    }
+
+    async fn tcp_towards(&self, _: &SandboxKey, _: SocketAddr) -> io::Result<TcpSocket> {
+        TcpSocket::new_v4()
     }
 }

@@ -124,7 +124,10 @@ fn network(id: &str) -> wire::Network {
         wire::IpamConfig { subnet: "10.0.9.0/24".into(), gateway: "10.0.9.1".into(), ..Default::default() };
     wire::Network {
         id: id.into(),
-        spec: Some(wire::NetworkSpec::default()),
+        spec: Some(wire::NetworkSpec {
+            annotations: Some(wire::Annotations { name: "front".into(), ..Default::default() }),
+            ..Default::default()
+        }),
         driver_state: Some(wire::Driver { name: "overlay".into(), options: BTreeMap::from([vni]) }),
         ipam: Some(wire::IpamOptions { driver: None, configs: vec![config] }),
         ..Default::default()

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod drain;
+mod forwarding;
 mod kernel;
 mod lab;
 mod life;
 mod manager;
+mod names;
 mod network;
+mod question;
 mod real_kernel;
 mod restart;
 mod sessions;

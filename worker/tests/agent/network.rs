@@ -32,7 +32,7 @@ fn actor(kernel: Arc<dyn Kernel>, underlay: Option<Underlay>) -> Actor {
 }
 
 fn wish(id: &str, host: u8) -> Wish {
-    Wish::read(&task(id, host).networks).unwrap()
+    Wish::read(&task(id, host)).unwrap()
 }
 
 fn complete(peers: &[(&str, u8)]) -> Vec<NetworkUpdate> {

@@ -7,12 +7,17 @@ use std::sync::Arc;
 
 use netdriver::{Config, Netdriver, Place};
 use proto::network::network_update::Kind;
-use proto::network::{NetworkDirectory, NetworkUpdate};
+use proto::network::{Endpoint, NetworkDirectory, NetworkUpdate};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use worker::network::{Networks, Underlay, Wish};
 
 use super::lab::{endpoint, task};
+use super::question::{Found, ask_on, ask_tcp};
+
+/// Where a task finds its name server.
+const RESOLVER: &str = "127.0.0.11:53";
 
 /// A host of its own: a namespace with one device.
 struct Host(String);
@@ -57,7 +62,8 @@ fn actor(driver: Arc<Netdriver>, underlay: Option<Underlay>) -> Actor {
 }
 
 fn directory() -> Vec<NetworkUpdate> {
-    let endpoints = vec![endpoint("t1", "n1", "192.0.2.1", 3), endpoint("t9", "n2", "192.0.2.2", 9)];
+    let other = Endpoint { ready: true, ..endpoint("t9", "n2", "192.0.2.2", 9) };
+    let endpoints = vec![endpoint("t1", "n1", "192.0.2.1", 3), other];
     let directory = NetworkDirectory { endpoints, ..Default::default() };
     vec![NetworkUpdate {
         network_id: "net1".into(),
@@ -68,7 +74,25 @@ fn directory() -> Vec<NetworkUpdate> {
 }
 
 fn wish(id: &str, host: u8) -> Wish {
-    Wish::read(&task(id, host).networks).unwrap()
+    Wish::read(&task(id, host)).unwrap()
+}
+
+/// Asks at port 53 from inside a sandbox.
+async fn ask_within(driver: &Netdriver, sandbox: &str) -> Found {
+    let client = driver.udp_towards(&sandbox.into(), RESOLVER.parse().unwrap()).await.unwrap();
+    ask_on(&client, "t9.").await
+}
+
+async fn dial_within(driver: &Netdriver, sandbox: &str) -> TcpStream {
+    let socket = driver.tcp_towards(&sandbox.into(), RESOLVER.parse().unwrap()).await.unwrap();
+    socket.connect(RESOLVER.parse().unwrap()).await.unwrap()
+}
+
+/// What an application that serves names itself does.
+async fn taken_port(driver: &Netdriver, sandbox: &str) -> TcpListener {
+    let socket = driver.tcp_towards(&sandbox.into(), RESOLVER.parse().unwrap()).await.unwrap();
+    socket.bind("0.0.0.0:53".parse().unwrap()).unwrap();
+    socket.listen(1).unwrap()
 }
 
 /// Whether the network has an entry for the endpoint on the other node.
@@ -89,6 +113,9 @@ async fn tasks_keep_their_network_over_a_restart_and_take_it_with_them() {
     before.networks.attach("t2".into(), wish("t2", 4)).await.unwrap();
     assert!(before.networks.sandbox_path(&"t1".into()).exists());
     assert!(knows_peer(&driver).await);
+    assert_eq!(ask_within(&driver, "t1").await, Found::addresses(&["10.0.9.9"]));
+    let (web, mut stream) = (taken_port(&driver, "t1").await, dial_within(&driver, "t1").await);
+    assert_eq!(ask_tcp(&mut stream, "t9.").await, Found::addresses(&["10.0.9.9"]));
     before.running.shutdown().await;
     drop((before, driver));
 
@@ -103,6 +130,9 @@ async fn tasks_keep_their_network_over_a_restart_and_take_it_with_them() {
     assert!(knows_peer(&driver).await);
     after.networks.begin(underlay);
     after.networks.update(directory()).await.unwrap();
+    // With the rules of before.
+    assert_eq!(ask_within(&driver, "t1").await, Found::addresses(&["10.0.9.9"]));
+    drop((web, stream));
     after.networks.attach("t3".into(), wish("t3", 5)).await.unwrap();
     assert!(knows_peer(&driver).await);
     for (id, host) in [("t1", 3), ("t3", 5)] {

@@ -26,8 +26,7 @@ async fn process_and_files() {
     config.oom_score_adj = Some(7);
     config.ulimits = vec![Ulimit { name: "nofile".into(), soft: 100, hard: 200 }];
     config.hosts = vec![HostEntry { address: "10.1.2.3".parse().unwrap(), names: vec!["web2".into()] }];
-    config.dns.nameservers = vec!["127.0.0.11".parse().unwrap()];
-    config.dns = Dns { options: vec!["ndots:0".into()], ..config.dns };
+    config.dns = Dns { search: vec![".".into()], options: vec!["ndots:0".into()] };
     let output = node.stdout_of(&config).await;
     let lines: Vec<&str> = output.lines().collect();
     assert_eq!(lines[0], "uid=101(web) gid=102(www) groups=33(ssl),44", "{output}");
