@@ -4,6 +4,7 @@ mod create;
 mod inspect;
 mod logs;
 mod ls;
+mod names;
 mod options;
 mod ps;
 mod rm;

@@ -4,6 +4,7 @@ mod container;
 mod image;
 mod mount;
 mod name;
+mod naming;
 mod network;
 mod service;
 

@@ -6,6 +6,7 @@ use proto::model::{Network, Service};
 use proto::wire;
 use proto::wire::update_service_request::Rollback;
 
+use super::names::Names;
 use super::options::{Options, container};
 use crate::client::{Answer as _, Client};
 use crate::{progress, resolve, settings, units};
@@ -62,6 +63,8 @@ pub struct Update {
     /// Remove a constraint
     #[arg(long, value_name = "EXPRESSION")]
     constraint_rm: Vec<String>,
+    #[command(flatten)]
+    names: Names,
     /// Do not wait for the update
     #[arg(short, long)]
     detach: bool,
@@ -145,5 +148,6 @@ impl Update {
         };
         container.mounts.retain(|mount| !replaced(mount));
         container.mounts.extend(self.mount_add.iter().cloned());
+        self.names.change(container);
     }
 }

@@ -4,12 +4,9 @@ use proto::model::Signal;
 use proto::wire::container_spec::Isolation;
 use proto::wire::{ContainerSpec, HealthConfig};
 
-use super::{image, mount};
+use super::{image, mount, naming};
 use crate::api::limits;
 use crate::error::Error;
-
-/// Of a host name (RFC 1123).
-const LONGEST_HOSTNAME: usize = 253;
 
 pub fn check(field: &str, container: &ContainerSpec) -> Result<(), Error> {
     let at = |name: &str| format!("{field}.{name}");
@@ -22,7 +19,6 @@ pub fn check(field: &str, container: &ContainerSpec) -> Result<(), Error> {
         ("args", container.args.len()),
         ("env", container.env.len()),
         ("groups", container.groups.len()),
-        ("hosts", container.hosts.len()),
         ("capability_add", container.capability_add.len()),
         ("capability_drop", container.capability_drop.len()),
         ("ulimits", container.ulimits.len()),
@@ -30,7 +26,7 @@ pub fn check(field: &str, container: &ContainerSpec) -> Result<(), Error> {
         limits::count(&at(name), entries)?;
     }
     check_env(&at("env"), &container.env)?;
-    check_hostname(&at("hostname"), &container.hostname)?;
+    naming::check(field, container)?;
     check_signal(&at("stop_signal"), &container.stop_signal)?;
     check_grace_period(&at("stop_grace_period"), container.stop_grace_period)?;
     check_no_nul(field, container)?;
@@ -73,20 +69,6 @@ fn check_env(field: &str, env: &[String]) -> Result<(), Error> {
     bad.map_or(Ok(()), |i| {
         Err(Error::invalid(format!("{field}[{i}]"), &env[i], "NAME=VALUE or NAME is needed"))
     })
-}
-
-fn check_hostname(field: &str, hostname: &str) -> Result<(), Error> {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    // Templates such as {{.Node.Hostname}} are not filled in, so they are no host names either.
-    if hostname.is_empty() || (hostname.len() <= LONGEST_HOSTNAME && hostname.split('.').all(is_label)) {
-        return Ok(());
-    }
-    Err(Error::invalid(field, hostname, "a host name of letters, digits, - and . is needed"))
 }
 
 fn check_signal(field: &str, signal: &str) -> Result<(), Error> {
