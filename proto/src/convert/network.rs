@@ -50,9 +50,6 @@ impl TryFrom<wire::NetworkSpec> for NetworkSpec {
     type Error = Error;
 
     fn try_from(spec: wire::NetworkSpec) -> Result<Self, Error> {
-        if spec.config_from.is_some() {
-            return Err(Error::unsupported("config_from", "networks made from another network's settings"));
-        }
         if spec.ingress {
             return Err(Error::unsupported("ingress", "ingress networks"));
         }
@@ -63,6 +60,7 @@ impl TryFrom<wire::NetworkSpec> for NetworkSpec {
             internal: spec.internal,
             attachable: spec.attachable,
             ipam: configs_in(spec.ipam).within("ipam")?,
+            config_from: spec.config_from.map(|wire::network_spec::ConfigFrom::Network(name)| name),
         })
     }
 }
@@ -76,6 +74,7 @@ impl From<&NetworkSpec> for wire::NetworkSpec {
             internal: spec.internal,
             ipam: Some(ipam_out(spec.ipam.iter().map(Into::into).collect())),
             attachable: spec.attachable,
+            config_from: spec.config_from.clone().map(wire::network_spec::ConfigFrom::Network),
             ..Default::default()
         }
     }

@@ -7,6 +7,7 @@ pub mod id;
 pub mod template;
 
 mod cluster;
+mod hosts;
 mod meta;
 mod network;
 mod node;
@@ -19,12 +20,15 @@ mod task;
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, JoinTokens, OrchestrationConfig, RaftConfig, RootCa,
 };
+pub use hosts::{Family, Hosts, Usage, number};
 pub use id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 pub use meta::{Annotations, Driver, Meta};
-pub use network::{IpamConfig, Network, NetworkSpec, NetworkState, OVERLAY_DRIVER, Subnet, VXLAN_ID_LIST};
+pub use network::{
+    CONFIG_ONLY_DRIVER, IpamConfig, Network, NetworkSpec, NetworkState, OVERLAY_DRIVER, Subnet, VXLAN_ID_LIST,
+};
 pub use node::{
     Availability, Certificate, EngineDescription, IssuanceState, ManagerStatus, Membership, Node,
-    NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, Reachability, Role, VTEP_LABEL,
+    NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, ROUTES_LABEL, Reachability, Role, VTEP_LABEL,
 };
 pub use secret::Sensitive;
 pub use service::{

@@ -10,6 +10,9 @@ use super::{Annotations, Driver, Meta, NetworkId};
 /// The driver that networks have unless another is named.
 pub const OVERLAY_DRIVER: &str = "overlay";
 
+/// The driver of networks that hold nothing but settings for others (`--config-only`), as Docker shows it.
+pub const CONFIG_ONLY_DRIVER: &str = "null";
+
 /// Driver option that carries the VXLAN network identifier, as Docker's overlay driver has it.
 pub const VXLAN_ID_LIST: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
@@ -39,8 +42,17 @@ pub struct NetworkSpec {
     pub internal: bool,
     /// Containers that are no tasks may be attached to it.
     pub attachable: bool,
-    /// Empty: the allocator chooses a subnet.
+    /// None of a family: the allocator chooses a subnet.
     pub ipam: Vec<IpamConfig>,
+    /// Name of the network whose settings these are; none: its own.
+    pub config_from: Option<String>,
+}
+
+impl NetworkSpec {
+    /// Holds settings for other networks: nothing is allocated for it and nobody can be attached to it.
+    pub fn is_config_only(&self) -> bool {
+        self.driver.name == CONFIG_ONLY_DRIVER
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,20 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{Annotations, Meta, NodeId};
 
 /// Engine label by which a node names the address of its VXLAN tunnel end point, where it is not the address
 /// from which the node reaches the managers.
 pub const VTEP_LABEL: &str = "swarm.data-path-addr";
+
+/// Engine label by which a node tells the destinations of its own routes, with commas between them, so that
+/// networks are given other subnets.
+pub const ROUTES_LABEL: &str = "swarm.routes";
+
+/// Of one node's routes, so many count.
+const MOST_ROUTES: usize = 64;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
@@ -29,6 +38,13 @@ impl Node {
     pub fn vtep(&self) -> Option<IpAddr> {
         let named = self.description.as_ref().and_then(|d| d.engine.labels.get(VTEP_LABEL));
         named.unwrap_or(&self.status.addr).parse().ok()
+    }
+
+    /// Destinations of the node's own routes, as far as it tells.
+    pub fn routes(&self) -> impl Iterator<Item = IpNet> {
+        let told = self.description.as_ref().and_then(|d| d.engine.labels.get(ROUTES_LABEL));
+        let routes = told.into_iter().flat_map(|told| told.split(','));
+        routes.filter_map(|route| route.parse().ok()).take(MOST_ROUTES)
     }
 
     pub fn hostname(&self) -> &str {

@@ -22,8 +22,9 @@ prop_compose! {
         driver in driver(),
         (ipv6, internal, attachable) in any::<(bool, bool, bool)>(),
         ipam in few(config()),
+        config_from in option::of(text()),
     ) -> NetworkSpec {
-        NetworkSpec { annotations, driver, ipv6, internal, attachable, ipam }
+        NetworkSpec { annotations, driver, ipv6, internal, attachable, ipam, config_from }
     }
 }
 
