@@ -45,7 +45,7 @@ pub use membership::Member;
 pub use object::{Kind, Object, ObjectId};
 pub use options::{Options, Timing};
 pub use replicated::Error;
-pub use tables::Tables;
+pub use tables::{Flaw, Tables};
 pub use transaction::Transaction;
 pub use transport::{Dial, Service};
 pub use update::Error as UpdateError;

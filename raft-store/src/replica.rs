@@ -156,6 +156,9 @@ impl RaftStateMachine<Group> for Replica {
         let (replica, meta_kept) = (self.clone(), meta.clone());
         let read = move || {
             let (_, state) = replica.0.snapshots.restore(&file)?;
+            if cfg!(debug_assertions) {
+                state.tables.assert_sound();
+            }
             replica.take_over(&meta_kept, file, &state)?;
             Ok::<_, snapshot::Error>(state)
         };

@@ -20,6 +20,9 @@ use crate::{Change, Object, ObjectId, Tables, Term, Violation};
 /// Answered proposals that are remembered, so that one that is sent again gets the same answer and is not applied again.
 const REMEMBERED: usize = 8192;
 
+/// In debug builds what was allocated is audited after every so many entries.
+const AUDITED: u64 = 64;
+
 /// The replicated state. A clone costs nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
@@ -105,6 +108,9 @@ impl State {
         match change(&mut tables, proposal, at.index) {
             Ok(changes) => {
                 self.tables = tables;
+                if cfg!(debug_assertions) && at.index.is_multiple_of(AUDITED) {
+                    self.tables.assert_sound();
+                }
                 (Outcome::Applied { index: at.index }, changes)
             }
             Err(violation) => refused(Outcome::Violated(violation)),
@@ -157,7 +163,7 @@ fn change(tables: &mut Tables, proposal: Proposal, index: u64) -> Result<Vec<Cha
         match (&change.before, &change.after) {
             (before, Some(after)) => tables.check_references(after, before.as_ref())?,
             (Some(before), None) => {
-                tables.check_unreferenced(&before.id())?;
+                tables.check_unreferenced(before)?;
                 if let ObjectId::Network(network) = before.id() {
                     tables.forget_network(&network);
                 }

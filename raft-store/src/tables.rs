@@ -5,6 +5,7 @@
 //! a change is admissible is decided by `checks`, on behalf of the state machine.
 
 mod addresses;
+mod audit;
 pub(crate) mod checks;
 mod diff;
 mod index;
@@ -25,6 +26,7 @@ use proto::model::{
 };
 
 use self::addresses::{Addresses, claims};
+pub use self::audit::Flaw;
 use self::index::Index;
 use self::subnets::Subnets;
 use crate::{AddressOwner, Object, ObjectId};
@@ -166,6 +168,11 @@ impl Tables {
 
     pub fn networks_by_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Network>> {
         with_prefix(&self.networks, prefix)
+    }
+
+    /// Networks that were made with the settings of the one of this name.
+    pub fn networks_configured_from<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<Network>> {
+        self.networks.values().filter(move |network| network.spec.config_from.as_deref() == Some(name))
     }
 
     pub fn address_owner(&self, network: &NetworkId, address: IpAddr) -> Option<&AddressOwner> {

@@ -17,6 +17,8 @@ pub(super) struct Claim {
     pub(super) network: NetworkId,
     pub(super) address: IpNet,
     pub(super) owner: AddressOwner,
+    /// Asked for by the user: no step of the round.
+    pub(super) fixed: bool,
 }
 
 /// What `object` holds.
@@ -24,10 +26,15 @@ pub(super) fn claims(object: &Object) -> Vec<Claim> {
     match object {
         Object::Task(task) if task.status.state.is_terminal() => Vec::new(),
         Object::Task(task) => {
+            let asked = |network: &NetworkId, address: IpAddr| {
+                let config = task.spec.networks.iter().find(|config| config.network == *network);
+                config.is_some_and(|config| config.addresses.iter().any(|asked| asked.parse() == Ok(address)))
+            };
             let claim = |network: &NetworkId, address: &IpNet| Claim {
                 network: network.clone(),
                 address: *address,
                 owner: AddressOwner::Task(task.id.clone()),
+                fixed: asked(network, address.addr()),
             };
             let attachments = task.attachments.iter();
             attachments.flat_map(|a| a.addresses.iter().map(|address| claim(&a.network, address))).collect()
@@ -37,6 +44,7 @@ pub(super) fn claims(object: &Object) -> Vec<Claim> {
                 network: vip.network.clone(),
                 address: vip.addr,
                 owner: AddressOwner::Service(service.id.clone()),
+                fixed: false,
             };
             service.endpoint.virtual_ips.iter().map(claim).collect()
         }
@@ -49,6 +57,7 @@ pub(super) fn claims(object: &Object) -> Vec<Claim> {
                     network: network.id.clone(),
                     address: IpNet::new(address, subnet.net.prefix_len()).unwrap_or_else(|_| address.into()),
                     owner,
+                    fixed: true,
                 };
                 let reserved = subnet.reserved.iter().filter(|(_, address)| **address != subnet.gateway);
                 let reserved =
@@ -64,7 +73,7 @@ pub(super) fn claims(object: &Object) -> Vec<Claim> {
 
 #[derive(Clone, Default)]
 pub(super) struct Addresses {
-    owners: OrdMap<NetworkId, OrdMap<IpAddr, AddressOwner>>,
+    pub(super) owners: OrdMap<NetworkId, OrdMap<IpAddr, AddressOwner>>,
     last: OrdMap<NetworkId, OrdMap<IpNet, IpAddr>>,
 }
 
@@ -104,9 +113,9 @@ impl Addresses {
         }
     }
 
-    /// Addresses of the network itself do not count: they are not part of the round.
+    /// Addresses of the network itself and those that users choose do not count: they are not part of the round.
     pub(super) fn note_last(&mut self, claim: &Claim) {
-        if matches!(claim.owner, AddressOwner::Gateway | AddressOwner::Reserved(_)) {
+        if claim.fixed {
             return;
         }
         self.set_last(&claim.network, claim.address.trunc(), claim.address.addr());

@@ -86,7 +86,20 @@ impl Tables {
             Object::Task(task) => {
                 self.check_task_references(task, before.and_then(Object::as_task).map(|t| &**t))
             }
-            _ => Ok(()),
+            Object::Network(network) => self.check_settings(network),
+            Object::Node(_) | Object::Cluster(_) => Ok(()),
+        }
+    }
+
+    fn check_settings(&self, network: &Network) -> Check {
+        let Some(from) = &network.spec.config_from else { return Ok(()) };
+        match self.network_names.contains_key(from) {
+            true => Ok(()),
+            // By the name, which is all that is known of it.
+            false => Err(Violation::Missing {
+                missing: ObjectId::Network(from.as_str().into()),
+                by: (&network.id).into(),
+            }),
         }
     }
 
@@ -112,12 +125,16 @@ impl Tables {
         Ok(())
     }
 
-    /// Whether `removed` may be gone: a network only when no service names it and no task holds an address on it.
-    pub(crate) fn check_unreferenced(&self, removed: &ObjectId) -> Check {
-        let ObjectId::Network(network) = removed else { return Ok(()) };
+    /// Whether `removed` may be gone: a network only when no service names it, no task holds an address on it and no
+    /// other network has its settings.
+    pub(crate) fn check_unreferenced(&self, removed: &Object) -> Check {
+        let Object::Network(removed) = removed else { return Ok(()) };
+        let network = &removed.id;
+        let others = self.networks_configured_from(removed.name()).map(|other| ObjectId::from(&other.id));
         let services = self.services_by_network(network).map(|service| ObjectId::from(&service.id));
         let tasks = self.tasks_by_network(network).filter(|task| !task.status.state.is_terminal());
-        let by: Vec<ObjectId> = services.chain(tasks.map(|task| ObjectId::from(&task.id))).collect();
+        let by: Vec<ObjectId> =
+            services.chain(tasks.map(|task| ObjectId::from(&task.id))).chain(others).collect();
         let held = self.addresses.in_use(network).any(|(_, owner)| matches!(owner, AddressOwner::Task(_)));
         if by.is_empty() && !held {
             return Ok(());

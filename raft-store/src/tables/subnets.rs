@@ -9,10 +9,12 @@ use proto::model::{Network, NetworkId};
 #[derive(Clone, Default)]
 pub(super) struct Subnets(OrdMap<IpAddr, (IpNet, NetworkId)>);
 
-/// The subnets that the network has, or has asked for as long as it was given none.
+/// The subnets that the network has, or has asked for as long as it was given none. One that holds settings for others
+/// has none.
 pub(super) fn of(network: &Network) -> Vec<IpNet> {
     match &network.state {
         Some(state) => state.subnets.iter().map(|subnet| subnet.net.trunc()).collect(),
+        None if network.spec.is_config_only() => Vec::new(),
         None => network.spec.ipam.iter().map(|config| config.subnet.trunc()).collect(),
     }
 }

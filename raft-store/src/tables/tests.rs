@@ -155,6 +155,7 @@ proptest! {
             prop_assert_eq!(&answer.1, &sorted(before.diff(&state.tables)));
             assert_same_indexes(&state.tables, &recomputed(&state.tables));
             assert_invariants(&state.tables);
+            state.tables.assert_sound();
         }
         prop_assert!(state.tables.last_addresses().eq(replayed.tables.last_addresses()));
     }
