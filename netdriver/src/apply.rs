@@ -216,6 +216,7 @@ async fn request(
             (neigh::remove_neighbour(index, *address), Change, Some(Errno::ENOENT))
         }
         LinkChange::Up => (link::up(index), Change, None),
+        LinkChange::AddRoute(net) => (route::add_direct(index, *net), Create, Some(Errno::EEXIST)),
         LinkChange::Create { .. } | LinkChange::Delete => return Ok(None),
     }))
 }

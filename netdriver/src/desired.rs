@@ -132,6 +132,8 @@ pub struct Attachment {
     pub mac: Mac,
     /// Addresses with the prefix length of their subnet.
     pub addresses: Vec<IpNet>,
+    /// Other subnets of the network: reached directly, as they are on the same wire.
+    pub subnets: Vec<IpNet>,
 }
 
 /// How much of the node one [`ensure`](crate::Netdriver::ensure) looks at.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
-use crate::desired::{NetworkKey, SandboxKey};
+use crate::desired::{NetworkKey, PeerKey, SandboxKey};
 use crate::netlink::Refusal;
 use crate::plan::Action;
 
@@ -27,6 +27,11 @@ pub enum Error {
 
     #[error("no device of this host has the address {local}, which is to be its VXLAN tunnel endpoint")]
     NoUnderlay { local: IpAddr },
+
+    #[error(
+        "peer {peer} is left out: its tunnel end {vtep} is not of the address family of {local}, this host's"
+    )]
+    ForeignTunnel { peer: PeerKey, vtep: IpAddr, local: IpAddr },
 
     #[error("attached to network {0}, which is not among the desired networks")]
     UnknownNetwork(NetworkKey),
@@ -64,6 +69,6 @@ impl Error {
 
     /// Whether the same call may succeed later although the desired state stays as it is.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Invalid { .. } | Self::UnknownNetwork(_))
+        !matches!(self, Self::Invalid { .. } | Self::UnknownNetwork(_) | Self::ForeignTunnel { .. })
     }
 }

@@ -29,9 +29,11 @@ mod site;
 mod steering;
 mod sysctl;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_route::RouteNetlinkMessage;
 use tokio::sync::{Mutex, Semaphore};
 
 pub use desired::{
@@ -49,6 +51,7 @@ pub use resolver::ResolverSockets;
 use ensure::Legs;
 use keyed::{Keyed, NetworkState, SandboxState};
 use observe::Look;
+use route::Route;
 use site::Sites;
 
 #[derive(Debug, Clone)]
@@ -136,6 +139,20 @@ impl Netdriver {
             world.insert(place, view.namespace);
         }
         Ok(world)
+    }
+
+    /// Destinations of the host's own routes, and the subnet of the NAT bridge whether it exists or not: what networks
+    /// should not be given. Default routes tell nothing.
+    pub async fn routes(&self) -> Result<BTreeSet<IpNet>, Error> {
+        let mut sites = self.sites().await;
+        let mut routes = BTreeSet::from([IpNet::V4(self.config.gateway_subnet.trunc())]);
+        let Some(host) = sites.enter(&Place::Host).await? else { return Ok(routes) };
+        let dumped = host.netlink.dump(route::dump()).await.map_err(Error::read("the host's routes"))?;
+        for message in dumped {
+            let RouteNetlinkMessage::NewRoute(message) = message else { continue };
+            routes.extend(route::parse(&message).filter(Route::is_telling).map(|route| route.destination));
+        }
+        Ok(routes)
     }
 
     async fn sites(&self) -> Sites<'_> {

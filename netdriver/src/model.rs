@@ -63,6 +63,9 @@ pub struct Link {
     pub quiet: bool,
     pub up: bool,
     pub addresses: BTreeSet<IpNet>,
+    /// Destinations that are reached over this device without a gateway. In sandboxes only; those that follow from
+    /// addresses are found too.
+    pub routes: BTreeSet<IpNet>,
     /// Static entries of the bridge's forwarding table for this port.
     pub stations: BTreeSet<Mac>,
     /// Forwarding table of a VXLAN device: the VTEP behind which a MAC is.
@@ -125,6 +128,7 @@ impl Link {
             quiet: false,
             up: false,
             addresses: BTreeSet::new(),
+            routes: BTreeSet::new(),
             stations: BTreeSet::new(),
             tunnels: BTreeMap::new(),
             neighbours: BTreeMap::new(),

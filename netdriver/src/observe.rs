@@ -50,7 +50,7 @@ pub async fn read(site: &Site, place: &Place, look: Look<'_>) -> Result<View, Re
         }
     }
     let default_route = match place {
-        Place::Sandbox(_) => default_route(site).await?,
+        Place::Sandbox(_) => read_routes(site, &mut seen).await?,
         Place::Host | Place::Network(_) => None,
     };
     let cables = seen.iter().map(|seen| (seen.name.clone(), (seen.index, seen.peer))).collect();
@@ -143,15 +143,21 @@ async fn read_station(site: &Site, seen: &mut [Seen], station: Option<Mac>) -> R
     Ok(())
 }
 
-async fn default_route(site: &Site) -> Result<Option<DefaultRoute>, Refusal> {
+/// Puts routes without a gateway to their devices, and returns the default route.
+async fn read_routes(site: &Site, seen: &mut [Seen]) -> Result<Option<DefaultRoute>, Refusal> {
+    let mut default = None;
     for message in site.netlink.dump(route::dump()).await? {
         let RouteNetlinkMessage::NewRoute(message) = message else { continue };
-        if let Some((via, index)) = route::parse_default(&message) {
+        let Some(route) = route::parse(&message) else { continue };
+        let Some(index) = route.index else { continue };
+        if let Some(via) = route.default_via() {
             let link = site.name(index).await?.unwrap_or_default();
-            return Ok(Some(DefaultRoute { via, link }));
+            default.get_or_insert(DefaultRoute { via, link });
+        } else if route.via.is_none() {
+            by_index(seen, index).map(|link| link.routes.insert(route.destination));
         }
     }
-    Ok(None)
+    Ok(default)
 }
 
 fn by_index(seen: &mut [Seen], index: u32) -> Option<&mut Link> {

@@ -121,6 +121,12 @@ fn finish(place: &Place, wanted: &Namespace, found: &Namespace) -> Vec<Action> {
         Some(rules) => actions.push(Action::new(place, Change::SetRules(rules.clone()))),
         None => actions.push(Action::new(place, Change::RemoveRules)),
     }
+    for (name, link) in &wanted.links {
+        let present = found.links.get(name).map(|link| &link.routes);
+        let missing =
+            link.routes.iter().filter(|route| present.is_none_or(|present| !present.contains(route)));
+        actions.extend(missing.map(|route| Action::link(place, name, LinkChange::AddRoute(*route))));
+    }
     // A task that may administer its network may have replaced the route; that is its business.
     if let (Some(route), None) = (&wanted.default_route, &found.default_route) {
         actions.push(Action::new(place, Change::AddDefaultRoute(route.clone())));

@@ -1,15 +1,27 @@
-//! Routes: only the IPv4 default route of a sandbox; all others follow from addresses.
+//! Routes: of a sandbox, the IPv4 default route and those to the other subnets of its networks; all others follow from
+//! addresses. Of the host, which destinations it has routes to.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::RouteMessageBuilder;
 
+/// A unicast route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    pub destination: IpNet,
+    pub via: Option<IpAddr>,
+    /// Of the device; none for a route with several.
+    pub index: Option<u32>,
+}
+
+/// Of both families.
 pub fn dump() -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    RouteNetlinkMessage::GetRoute(message)
+    RouteNetlinkMessage::GetRoute(RouteMessage::default())
 }
 
 pub fn add_default(index: u32, via: Ipv4Addr) -> RouteNetlinkMessage {
@@ -17,20 +29,106 @@ pub fn add_default(index: u32, via: Ipv4Addr) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewRoute(route.build())
 }
 
-/// Gateway and device index of a default route of the main table; a gateway of 0.0.0.0 stands for none.
-pub fn parse_default(message: &RouteMessage) -> Option<(Ipv4Addr, u32)> {
+/// A route without a gateway.
+pub fn add_direct(index: u32, destination: IpNet) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewRoute(match destination {
+        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .build(),
+        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(index)
+            .build(),
+    })
+}
+
+pub fn parse(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
-    let main = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
-    if !main || header.destination_prefix_length != 0 || header.address_family != AddressFamily::Inet {
-        return None;
-    }
-    let (mut via, mut index) = (Ipv4Addr::UNSPECIFIED, None);
+    let length = header.destination_prefix_length;
+    let (mut destination, mut via, mut index, mut table) = (None, None, None, u32::from(header.table));
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = *address,
+            RouteAttribute::Destination(address) => destination = ip(address),
+            RouteAttribute::Gateway(address) => via = ip(address),
             RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Table(number) => table = *number,
             _ => {}
         }
     }
-    Some((via, index?))
+    if table != u32::from(RouteHeader::RT_TABLE_MAIN) || header.kind != RouteType::Unicast {
+        return None;
+    }
+    let destination = match header.address_family {
+        AddressFamily::Inet => destination.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+        AddressFamily::Inet6 => destination.unwrap_or(Ipv6Addr::UNSPECIFIED.into()),
+        _ => return None,
+    };
+    Some(Route { destination: IpNet::new(destination, length).ok()?, via, index })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+impl Route {
+    /// Its gateway (0.0.0.0 stands for none), if it is an IPv4 default route.
+    pub fn default_via(&self) -> Option<Ipv4Addr> {
+        match (self.destination, self.via) {
+            (IpNet::V4(net), via) if net == Ipv4Net::default() => match via {
+                Some(IpAddr::V4(via)) => Some(via),
+                _ => Some(Ipv4Addr::UNSPECIFIED),
+            },
+            _ => None,
+        }
+    }
+
+    /// A part of the address space that is in use: no default route, nothing that every machine has.
+    pub fn is_telling(&self) -> bool {
+        match self.destination {
+            IpNet::V4(net) => {
+                net != Ipv4Net::default() && !net.addr().is_loopback() && !net.addr().is_link_local()
+            }
+            IpNet::V6(net) => {
+                let every = net.addr().is_loopback() || net.addr().is_unicast_link_local();
+                net != Ipv6Net::default() && !every && !net.addr().is_multicast()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(message: RouteNetlinkMessage) -> Route {
+        let RouteNetlinkMessage::NewRoute(message) = message else { panic!("no route: {message:?}") };
+        parse(&message).unwrap()
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        for text in ["10.0.9.0/24", "fd00:9::/64"] {
+            let destination: IpNet = text.parse().unwrap();
+            let route = Route { destination, via: None, index: Some(7) };
+            assert_eq!(sent(add_direct(7, destination)), route);
+            assert!(route.is_telling() && route.default_via().is_none());
+        }
+        let default = sent(add_default(7, Ipv4Addr::new(172, 18, 0, 1)));
+        assert_eq!(default.default_via(), Some(Ipv4Addr::new(172, 18, 0, 1)));
+        assert!(!default.is_telling());
+    }
+
+    #[test]
+    fn what_every_machine_has_tells_nothing() {
+        for text in ["127.0.0.0/8", "169.254.0.0/16", "fe80::/64", "::1/128", "::/0", "ff00::/8"] {
+            let route = Route { destination: text.parse().unwrap(), via: None, index: Some(1) };
+            assert!(!route.is_telling(), "{text}");
+        }
+    }
 }

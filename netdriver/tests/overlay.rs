@@ -43,6 +43,53 @@ async fn an_ipv6_underlay_carries_both_families() {
     assert!(link.contains("mtu 1430"), "70 bytes less than the underlay: {link}");
 }
 
+/// Host 0's sandbox has addresses of the first subnet of each family, host 1's of the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_subnets_of_a_network_reach_each_other() {
+    let (hosts, _switch) = hosts(2).await;
+    let mut desired = joined(&hosts, "red", 9);
+    let (first, second) = (overlay(9, hosts[0].vtep).subnets, overlay(10, hosts[0].vtep).subnets);
+    let far = peer(10, 11, hosts[1].vtep);
+    for (number, desired) in desired.iter_mut().enumerate() {
+        let red = desired.networks.values_mut().next().unwrap();
+        red.subnets.extend(second.clone());
+        red.peers.retain(|_, peer| peer.vtep == hosts[0].vtep);
+        red.peers.extend([far.clone()]);
+        let eth = &mut desired.sandboxes.values_mut().next().unwrap().attachments[0];
+        if number == 1 {
+            *eth = attachment("red", 10, 11);
+        }
+        let others = if number == 0 { &second } else { &first };
+        eth.subnets = others.iter().map(|subnet| subnet.net).collect();
+    }
+    for (host, desired) in hosts.iter().zip(&desired) {
+        ensure_all(host, desired).await;
+    }
+    assert!(hosts[0].ping("t0", "10.10.0.11") && hosts[1].ping("t1", "10.9.0.10"), "IPv4");
+    assert!(hosts[0].ping("t0", "fd00:10::11") && hosts[1].ping("t1", "fd00:9::10"), "IPv6");
+    assert!(hosts[0].ping("t0", "10.9.0.1") && hosts[0].ping("t0", "10.10.0.1"), "each subnet's gateway");
+    assert_eq!(ensure_all(&hosts[0], &desired[0]).await, [""; 0], "a second time changes nothing");
+    succeeded(&hosts[0].in_sandbox("t0", "ip route del 10.10.0.0/16"));
+    assert_eq!(ensure_all(&hosts[0], &desired[0]).await, ["sandbox t0: eth0: add route 10.10.0.0/16"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hosts_own_routes_are_told() {
+    let (hosts, _switch) = hosts(1).await;
+    succeeded(&try_run(
+        "ip",
+        &["-n", &hosts[0].netns, "route", "add", "10.99.0.0/16", "via", "192.168.77.254"],
+    ));
+    succeeded(&try_run("ip", &["-n", &hosts[0].netns, "route", "add", "default", "via", "192.168.77.254"]));
+    let routes: Vec<String> =
+        hosts[0].driver.routes().await.unwrap().iter().map(ToString::to_string).collect();
+    // The gateway bridge does not exist yet, and would.
+    for told in ["10.99.0.0/16", "192.168.77.0/24", "172.18.0.0/16"] {
+        assert!(routes.iter().any(|route| route == told), "{told} is missing: {routes:?}");
+    }
+    assert!(routes.iter().all(|route| !route.ends_with("/0") && !route.starts_with("fe80")), "{routes:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn networks_are_isolated_from_each_other() {
     let (hosts, _switch) = hosts(2).await;

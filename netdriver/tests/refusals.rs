@@ -82,6 +82,20 @@ async fn one_failure_does_not_keep_others_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_with_tunnels_of_another_family_is_left_out_alone() {
+    let (hosts, _switch) = hosts(2).await;
+    let mut desired = joined(&hosts, "red", 9);
+    let red = desired[0].networks.values_mut().next().unwrap();
+    red.peers.extend([peer(9, 99, "fd77::9".parse().unwrap())]);
+    ensure_all(&hosts[1], &desired[1]).await;
+    let report = hosts[0].driver.ensure(&desired[0], Scope::All).await;
+    let errors: Vec<String> = report.errors.iter().map(|(_, error)| error.to_string()).collect();
+    let expected = "peer e99 is left out: its tunnel end fd77::9 is not of the address family of 192.168.77.1, this host's";
+    assert_eq!(errors, [expected]);
+    assert!(report.sandbox_error(&"t0".into()).is_none() && hosts[0].ping("t0", "10.9.0.11"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sandbox_whose_network_fails_carries_the_reason() {
     let (hosts, _switch) = hosts(1).await;
     let mut desired = joined(&hosts, "red", 9).remove(0);

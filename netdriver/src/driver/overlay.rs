@@ -54,7 +54,8 @@ fn vxlan(overlay: &Overlay, mtu: u32) -> Link {
         learning: false,
         proxy: true,
     };
-    let remote = || overlay.peers.values().filter(|peer| peer.vtep != overlay.local);
+    let is_remote = |peer: &&Peer| peer.vtep != overlay.local && !is_foreign(overlay, peer);
+    let remote = || overlay.peers.values().filter(is_remote);
     let neighbours = |peer: &'_ Peer| {
         let mac = peer.mac;
         peer.addresses.clone().into_iter().map(move |address| (address, mac))
@@ -108,9 +109,20 @@ pub fn validate(overlay: &Overlay) -> Result<(), Error> {
     if let Some(subnet) = overlay.subnets.iter().find(|subnet| !subnet.net.contains(&subnet.gateway)) {
         return refuse("gateway", subnet.gateway.to_string(), "give an address of the subnet");
     }
-    let other_family = |peer: &&Peer| peer.vtep.is_ipv4() != overlay.local.is_ipv4();
-    if let Some(peer) = overlay.peers.values().find(other_family) {
-        return refuse("vtep", peer.vtep.to_string(), "the VTEPs of a network are of one address family");
-    }
     Ok(())
+}
+
+/// A VXLAN device sends by one address family.
+fn is_foreign(overlay: &Overlay, peer: &Peer) -> bool {
+    peer.vtep.is_ipv4() != overlay.local.is_ipv4()
+}
+
+/// What is wrong with peers that are left out: one must not cost the network all the others.
+pub fn left_out(overlay: &Overlay) -> impl Iterator<Item = Error> {
+    let foreign = overlay.peers.iter().filter(|(_, peer)| is_foreign(overlay, peer));
+    foreign.map(|(key, peer)| Error::ForeignTunnel {
+        peer: key.clone(),
+        vtep: peer.vtep,
+        local: overlay.local,
+    })
 }

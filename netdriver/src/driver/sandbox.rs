@@ -33,7 +33,9 @@ pub fn wanted(key: &SandboxKey, sandbox: &Sandbox, around: &Surroundings<'_>) ->
         let interface = name::interface(position);
         let near = End { place: place.clone(), name: name::port(key) };
         let addresses = attachment.addresses.iter().copied().collect();
-        inside.links.insert(interface.clone(), eth(near, attachment.mac, Some(mtu), addresses));
+        let routes = attachment.subnets.iter().map(IpNet::trunc).collect();
+        let eth = Link { routes, ..eth(near, attachment.mac, Some(mtu), addresses) };
+        inside.links.insert(interface.clone(), eth);
         let port = overlay::port(attachment, key, interface, mtu);
         world.entry(place).or_default().links.insert(name::port(key), port);
     }

@@ -35,7 +35,8 @@ impl Netdriver {
         };
         match result {
             Ok((done, errors)) => {
-                let errors = errors.into_iter().map(|error| explain(overlay, error)).collect();
+                let errors = errors.into_iter().map(|error| explain(overlay, error));
+                let errors = errors.chain(overlay::left_out(overlay)).collect();
                 report(&subject, (done, errors))
             }
             Err(error) => failure(&subject, error),
@@ -171,7 +172,11 @@ async fn mtu(sites: &mut Sites<'_>, overlay: &Overlay) -> Result<u32, Error> {
 }
 
 fn is_about_entry(error: &Error) -> bool {
-    matches!(error, Error::Action { action, .. } if action.is_entry())
+    match error {
+        Error::Action { action, .. } => action.is_entry(),
+        Error::ForeignTunnel { .. } => true,
+        _ => false,
+    }
 }
 
 /// Two refusals that only the whole picture explains.

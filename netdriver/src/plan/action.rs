@@ -58,6 +58,8 @@ pub enum LinkChange {
     PutNeighbour(IpAddr, Mac),
     RemoveNeighbour(IpAddr),
     Up,
+    /// Reaches the destination over the device, which is up, without a gateway.
+    AddRoute(IpNet),
 }
 
 impl Action {
@@ -118,6 +120,7 @@ impl fmt::Display for LinkChange {
             Self::PutNeighbour(address, mac) => write!(f, "put neighbour {address} at {mac}"),
             Self::RemoveNeighbour(address) => write!(f, "remove neighbour {address}"),
             Self::Up => f.write_str("up"),
+            Self::AddRoute(destination) => write!(f, "add route {destination}"),
         }
     }
 }

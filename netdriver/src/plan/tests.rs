@@ -88,6 +88,7 @@ fn apply_link(world: &mut World, place: &Place, name: &str, change: &LinkChange)
         LinkChange::PutNeighbour(address, mac) => _ = link.neighbours.insert(*address, *mac),
         LinkChange::RemoveNeighbour(address) => assert!(link.neighbours.remove(address).is_some()),
         LinkChange::Up => link.up = true,
+        LinkChange::AddRoute(net) => assert!(link.up && link.routes.insert(*net), "{name}: {net}"),
         LinkChange::Delete | LinkChange::Create { .. } => unreachable!("handled above"),
     }
 }
@@ -147,7 +148,9 @@ fn node(vnis: &[u32], peers: &[(u8, u8)], sandboxes: &[(u8, bool, bool)], mtu: u
         let key = SandboxKey::new(number.to_string());
         let attachments = names.iter().take(if *both { 2 } else { 1 }).map(|(name, _)| {
             let net = format!("10.0.0.{number}/24").parse().unwrap();
-            Attachment { network: (**name).into(), mac: mac_for([10, 0, 0, *number]), addresses: vec![net] }
+            let mac = mac_for([10, 0, 0, *number]);
+            let subnets = if *both { vec!["10.0.1.0/24".parse().unwrap()] } else { Vec::new() };
+            Attachment { network: (**name).into(), mac, addresses: vec![net], subnets }
         });
         let wish = Sandbox { attachments: attachments.collect(), outbound: *outbound, resolver: false };
         let mtus = names.iter().map(|(name, _)| ((**name).into(), mtu)).collect();
@@ -185,6 +188,20 @@ fn only_differences_are_touched() {
     let moved = node(&[7], &[(20, 3), (21, 2)], &[(10, false, false)], 1450);
     let actions: Vec<String> = converge(&moved, &mut found).iter().map(ToString::to_string).collect();
     assert_eq!(actions, ["network a: vx0: put 02:42:0a:00:00:14 behind 192.168.0.3"]);
+}
+
+#[test]
+fn the_other_subnets_of_a_network_are_reached_directly() {
+    let wanted = node(&[7], &[], &[(10, true, false)], 1450);
+    let mut found = empty();
+    let built = converge(&wanted, &mut found);
+    assert_eq!(built.last().unwrap().to_string(), "sandbox 10: eth0: add route 10.0.1.0/24");
+    // One that a task has added is its business; one that it has removed comes back.
+    let sandbox = Place::Sandbox("10".into());
+    let eth0 = at(&mut found, &sandbox).links.get_mut("eth0").unwrap();
+    eth0.routes = BTreeSet::from(["10.0.77.0/24".parse().unwrap()]);
+    let actions: Vec<String> = converge(&wanted, &mut found).iter().map(ToString::to_string).collect();
+    assert_eq!(actions, ["sandbox 10: eth0: add route 10.0.1.0/24"]);
 }
 
 #[test]

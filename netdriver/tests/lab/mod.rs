@@ -77,6 +77,8 @@ impl Switch {
         ip(&format!("-n {netns} addr add 192.168.77.{number}/24 dev up0"));
         ip(&format!("-n {netns} addr add fd77::{number}/64 dev up0 nodad"));
         ip(&format!("-n {netns} link set up0 up"));
+        // A moment later, which is not to be taken for a change of ours.
+        eventually("a carrier", || ip(&format!("-n {netns} -br link show up0")).contains("LOWER_UP")).await;
         let dir = tempfile::Builder::new().prefix("nd-").tempdir().unwrap();
         let driver = Arc::new(open(&netns, dir.path().join("netns")).await);
         Host { netns, vtep: format!("192.168.77.{number}").parse().unwrap(), driver, dir }
@@ -215,7 +217,7 @@ pub fn addresses(vni: u8, number: u16) -> Vec<IpNet> {
 
 pub fn attachment(network: &str, vni: u8, number: u16) -> Attachment {
     let addresses = addresses(vni, number);
-    Attachment { network: network.into(), mac: mac_for(addresses[0].addr()), addresses }
+    Attachment { network: network.into(), mac: mac_for(addresses[0].addr()), addresses, subnets: Vec::new() }
 }
 
 pub fn peer(vni: u8, number: u16, vtep: IpAddr) -> (PeerKey, Peer) {

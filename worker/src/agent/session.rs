@@ -17,6 +17,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::assignments::{self, Sequence};
 use super::{Parts, drains, reporter};
+use crate::description::with_routes;
 use crate::network::{DirectoryError, Underlay, local_towards};
 
 /// From dialing to the first message of the session.
@@ -86,7 +87,9 @@ impl<'a> Session<'a> {
         let channel = parts.dial.channel(addr).map_err(Error::Dial)?;
         let dispatcher = DispatcherClient::new(channel.clone());
         let mut dispatcher = dispatcher.max_decoding_message_size(MESSAGE_BYTES);
-        let description = Some((&parts.facts.description).into());
+        let description = parts.facts.description.clone();
+        let description = with_routes(description, &parts.networks.routes().await);
+        let description = Some((&description).into());
         let request = SessionRequest { description, session_id: String::new() };
         let stream = dispatcher.session(request).await;
         let stream = stream.map_err(|status| match parts.dial.reason(&status) {

@@ -1,11 +1,13 @@
 //! What stands between the worker and `netdriver`, so that tests can put something else there.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use netdriver::{Desired, Netdriver, ResolverSockets, SandboxKey, Scope, Subject};
 use tokio::net::{TcpSocket, UdpSocket};
 
@@ -29,6 +31,9 @@ pub trait Kernel: Send + Sync + 'static {
     async fn udp_towards(&self, key: &SandboxKey, remote: SocketAddr) -> io::Result<UdpSocket>;
 
     async fn tcp_towards(&self, key: &SandboxKey, remote: SocketAddr) -> io::Result<TcpSocket>;
+
+    /// Destinations of the node's own routes; see [`Netdriver::routes`]. None if they cannot be read.
+    async fn routes(&self) -> BTreeSet<IpNet>;
 }
 
 #[async_trait]
@@ -53,6 +58,14 @@ impl Kernel for Netdriver {
 
     async fn tcp_towards(&self, key: &SandboxKey, remote: SocketAddr) -> io::Result<TcpSocket> {
         Self::tcp_towards(self, key, remote).await
+    }
+
+    async fn routes(&self) -> BTreeSet<IpNet> {
+        let routes = Self::routes(self).await;
+        routes.unwrap_or_else(|error| {
+            tracing::warn!(error = one_line(&error), "the managers are not told of this node's routes");
+            BTreeSet::new()
+        })
     }
 }
 

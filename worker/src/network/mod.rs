@@ -15,10 +15,12 @@ mod state;
 mod underlay;
 mod wish;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ipnet::IpNet;
 use proto::model::{NodeId, TaskId};
 use proto::network::NetworkUpdate;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -84,6 +86,11 @@ impl Networks {
     /// Where the namespace of a task is, whether it exists or not.
     pub fn sandbox_path(&self, task: &TaskId) -> PathBuf {
         self.kernel.sandbox_path(&wish::sandbox_key(task))
+    }
+
+    /// What this node routes by itself, without its overlays.
+    pub async fn routes(&self) -> BTreeSet<IpNet> {
+        self.kernel.routes().await
     }
 
     /// The task runs already: its sandbox stays as it is.

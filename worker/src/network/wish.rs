@@ -78,10 +78,13 @@ impl Place {
         // An attachment's MAC follows its IPv4 address if it has one: that is what the directory tells others.
         let first = self.addresses.iter().find(|net| net.addr().is_ipv4()).or(self.addresses.first());
         let addr = first.expect("a place has at least one address, as `place` checks").addr();
+        let own = |net: &IpNet| self.addresses.iter().any(|address| net.contains(&address.addr()));
+        let subnets = self.network.subnets.iter().map(|subnet| subnet.net);
         netdriver::Attachment {
             network: self.network.key(),
             mac: mac_for(addr),
             addresses: self.addresses.clone(),
+            subnets: subnets.filter(|net| !own(net)).collect(),
         }
     }
 }

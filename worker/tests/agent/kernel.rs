@@ -109,4 +109,8 @@ impl Kernel for FakeKernel {
     async fn tcp_towards(&self, _: &SandboxKey, _: SocketAddr) -> io::Result<TcpSocket> {
         TcpSocket::new_v4()
     }
+
+    async fn routes(&self) -> std::collections::BTreeSet<ipnet::IpNet> {
+        std::collections::BTreeSet::from(["192.168.77.0/24".parse().unwrap()])
+    }
 }
