@@ -18,6 +18,8 @@ pub const DEFAULT_NAME: &str = "default";
 pub const DEFAULT_VXLAN_PORT: u16 = 4789;
 /// Docker's.
 pub const DEFAULT_SUBNET_SIZE: u8 = 24;
+/// Of IPv6 subnets (RFC 4291, section 2.5.1).
+const V6_SUBNET_SIZE: u8 = 64;
 
 /// What `swarm init` decides.
 pub struct Init<'a> {
@@ -32,8 +34,9 @@ pub struct Init<'a> {
 /// From what networks get what they do not ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkDefaults {
-    /// Pools of which subnets are taken.
+    /// Pools of which subnets are taken. Without one of IPv6 the swarm has a block of its own for these.
     pub pools: Vec<IpNet>,
+    /// Of IPv4 subnets.
     pub subnet_size: u8,
     pub vxlan_port: u16,
 }
@@ -59,15 +62,21 @@ impl Default for NetworkDefaults {
 }
 
 impl NetworkDefaults {
+    /// With these pools; of a family of which there are none, with the default ones.
+    #[must_use]
+    pub fn with_pools(mut self, pools: Vec<IpNet>) -> Self {
+        let has_v4 = pools.iter().any(|pool| pool.addr().is_ipv4());
+        self.pools.retain(|_| !has_v4);
+        self.pools.extend(pools);
+        self
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         for (i, pool) in self.pools.iter().enumerate() {
             validate_subnet("default_addr_pool", *pool)?;
-            if pool.addr().is_ipv6() {
-                return Err(Error::unsupported("default_addr_pool", "IPv6 pools"));
-            }
-            if pool.prefix_len() > self.subnet_size {
-                let remedy =
-                    format!("a subnet with a mask of {} bits does not fit into it", self.subnet_size);
+            let size = if pool.addr().is_ipv4() { self.subnet_size } else { V6_SUBNET_SIZE };
+            if pool.prefix_len() > size {
+                let remedy = format!("a subnet with a mask of {size} bits does not fit into it");
                 return Err(Error::invalid("default_addr_pool", pool, remedy));
             }
             let overlaps = |other: &&IpNet| other.contains(pool) || pool.contains(*other);
@@ -169,6 +178,11 @@ mod tests {
         assert!(
             refusal(|n| n.pools = vec!["10.0.0.1/8".parse().unwrap()]).contains("the subnet is 10.0.0.0/8")
         );
+        let v6 = |pool: &str| NetworkDefaults::default().with_pools(vec![pool.parse().unwrap()]);
+        assert_eq!(v6("fd00:1::/48").pools.len(), 2, "beside the default one of IPv4");
+        v6("fd00:1::/48").check().unwrap();
+        assert!(v6("fd00:1::/72").check().unwrap_err().to_string().contains("64 bits does not fit"));
+        assert_eq!(v6("192.168.0.0/16").pools.len(), 1);
         assert!(refusal(|n| n.subnet_size = 31).contains("8 to 30"));
         assert!(refusal(|n| n.vxlan_port = 80).contains("1024 to 49151"));
     }

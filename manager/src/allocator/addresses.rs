@@ -1,14 +1,15 @@
 //! Hands out addresses of one network during a plan.
 //!
 //! Goes round each subnet from the address taken last, so that a released one is reused as late as can be: caches and
-//! connections to its former owner have had time to go. What the plan has handed out counts as in use.
+//! connections to its former owner have had time to go. What the plan has handed out counts as in use, and addresses
+//! that users have chosen for a service are kept for it.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use proto::model::{NetworkId, NetworkState, Subnet};
-use raft_store::Tables;
+use proto::model::{Family, Hosts, NetworkId, NetworkState, NodeState, Subnet, TaskId};
+use raft_store::{AddressOwner, Tables};
 
 /// The addresses of one network.
 pub(super) struct Addresses<'a> {
@@ -16,75 +17,67 @@ pub(super) struct Addresses<'a> {
     network: &'a NetworkId,
     name: &'a str,
     state: NetworkState,
-    taken: HashSet<IpAddr>,
+    /// Handed out in this plan, and to whom.
+    taken: HashMap<IpAddr, String>,
+    /// Asked for by some service: given to its tasks alone.
+    chosen: HashSet<IpAddr>,
     /// By subnet: the address handed out last.
     last: HashMap<IpNet, IpAddr>,
     full: HashSet<IpNet>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub(super) const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    pub(super) fn of(net: &IpNet) -> Self {
-        if net.addr().is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
-
 impl<'a> Addresses<'a> {
     pub(super) fn new(view: &'a Tables, network: &'a NetworkId, name: &'a str, state: NetworkState) -> Self {
-        let (taken, full) = (HashSet::new(), HashSet::new());
-        Self { view, network, name, state, taken, last: HashMap::new(), full }
+        let (taken, full) = (HashMap::new(), HashSet::new());
+        let chosen = chosen(view, network).collect();
+        Self { view, network, name, state, taken, chosen, last: HashMap::new(), full }
     }
 
     pub(super) fn subnets(&self, family: Family) -> impl Iterator<Item = &Subnet> {
-        self.state.subnets.iter().filter(move |subnet| Family::of(&subnet.net) == family)
+        self.state.subnets.iter().filter(move |subnet| Family::of_net(&subnet.net) == family)
     }
 
     /// One address of each family that the network has; those asked for in place of any. All or nothing.
-    pub(super) fn take(&mut self, asked: &[String]) -> Result<Vec<IpNet>, String> {
+    /// `holder` is who gets them, as others that want one of them are told.
+    pub(super) fn take(&mut self, asked: &[String], holder: &str) -> Result<Vec<IpNet>, String> {
         let mut given = Vec::new();
-        let outcome = self.take_into(asked, &mut given);
+        let outcome = self.take_into(asked, holder, &mut given);
         if outcome.is_err() {
             self.give_back(&given);
         }
         outcome.map(|()| given)
     }
 
-    fn take_into(&mut self, asked: &[String], given: &mut Vec<IpNet>) -> Result<(), String> {
+    fn take_into(&mut self, asked: &[String], holder: &str, given: &mut Vec<IpNet>) -> Result<(), String> {
         for text in asked {
-            given.push(self.take_asked(text)?);
+            given.push(self.take_asked(text, holder)?);
         }
         for family in Family::ALL {
-            if self.subnets(family).next().is_some() && !given.iter().any(|net| Family::of(net) == family) {
-                given.push(self.take_any(family)?);
+            if self.subnets(family).next().is_some() && !given.iter().any(|net| Family::of_net(net) == family)
+            {
+                given.push(self.take_any(family, holder)?);
             }
         }
         Ok(())
     }
 
     /// An address of the family, with the mask length of its subnet.
-    pub(super) fn take_any(&mut self, family: Family) -> Result<IpNet, String> {
+    pub(super) fn take_any(&mut self, family: Family, holder: &str) -> Result<IpNet, String> {
         let subnets: Vec<Subnet> = self.subnets(family).cloned().collect();
         for subnet in &subnets {
             if let Some(address) = self.next_free(subnet) {
-                return Ok(self.note(subnet, address));
+                return Ok(self.note(subnet, address, holder));
             }
         }
         let full = subnets.iter().map(|subnet| {
             let net = subnet.range.unwrap_or(subnet.net);
-            let hosts = Hosts::of(subnet).count();
+            let hosts = subnet.hosts().count();
             format!("{net} ({hosts} of {hosts} in use)")
         });
         Err(format!("network {}: no free address in {}", self.name, full.collect::<Vec<_>>().join(", ")))
     }
 
-    fn take_asked(&mut self, text: &str) -> Result<IpNet, String> {
+    fn take_asked(&mut self, text: &str, holder: &str) -> Result<IpNet, String> {
         let refuse = |why: String| Err(format!("network {}: address {text} {why}", self.name));
         let parsed = text.parse::<IpAddr>().or_else(|_| text.parse::<IpNet>().map(|net| net.addr()));
         let Ok(address) = parsed else { return refuse("is not an IP address".into()) };
@@ -92,13 +85,21 @@ impl<'a> Addresses<'a> {
         else {
             return refuse("is in none of its subnets".into());
         };
+        if !Hosts::of_net(&subnet.net).contains(address) {
+            return refuse(format!("belongs to the subnet {} itself", subnet.net));
+        }
         if let Some(owner) = self.view.address_owner(self.network, address) {
-            return refuse(format!("is in use by {owner}"));
+            return refuse(format!("is in use by {}", described(self.view, owner)));
+        }
+        if let Some(holder) = self.taken.get(&address) {
+            return refuse(format!("is in use by {holder}"));
         }
         if self.is_used(&subnet, address) {
             return refuse("is in use".into());
         }
-        Ok(self.note(&subnet, address))
+        // No step of the round.
+        self.taken.insert(address, holder.into());
+        Ok(with_mask(address, &subnet))
     }
 
     pub(super) fn give_back(&mut self, addresses: &[IpNet]) {
@@ -108,10 +109,10 @@ impl<'a> Addresses<'a> {
         self.full.clear();
     }
 
-    fn note(&mut self, subnet: &Subnet, address: IpAddr) -> IpNet {
-        self.taken.insert(address);
+    fn note(&mut self, subnet: &Subnet, address: IpAddr, holder: &str) -> IpNet {
+        self.taken.insert(address, holder.into());
         self.last.insert(subnet.net, address);
-        IpNet::new(address, subnet.net.prefix_len()).expect("the address is of the subnet's family")
+        with_mask(address, subnet)
     }
 
     /// Looks at each address once at most, and at most once in a plan in vain.
@@ -121,7 +122,8 @@ impl<'a> Addresses<'a> {
         }
         let last =
             self.last.get(&subnet.net).copied().or_else(|| self.view.last_address(self.network, &subnet.net));
-        let free = Hosts::of(subnet).after(last).find(|address| !self.is_used(subnet, *address));
+        let is_free = |address: &IpAddr| !self.chosen.contains(address) && !self.is_used(subnet, *address);
+        let free = subnet.hosts().after(last).find(is_free);
         if free.is_none() {
             self.full.insert(subnet.net);
         }
@@ -130,72 +132,38 @@ impl<'a> Addresses<'a> {
 
     /// Gateway and reserved addresses are asked of the subnet too: the network may be part of this very plan.
     fn is_used(&self, subnet: &Subnet, address: IpAddr) -> bool {
-        address == subnet.gateway
-            || self.taken.contains(&address)
-            || subnet.reserved.values().any(|reserved| *reserved == address)
+        subnet.is_own(address)
+            || self.taken.contains_key(&address)
             || self.view.address_owner(self.network, address).is_some()
     }
 }
 
-/// The addresses that hosts may have, as numbers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Hosts {
-    family: Family,
-    first: u128,
-    last: u128,
+fn with_mask(address: IpAddr, subnet: &Subnet) -> IpNet {
+    IpNet::new(address, subnet.net.prefix_len()).expect("the address is of the subnet's family")
 }
 
-impl Hosts {
-    /// Within the subnet's range, if it has one.
-    pub(super) fn of(subnet: &Subnet) -> Self {
-        let all = Self::of_net(&subnet.net);
-        let Some(range) = &subnet.range else { return all };
-        Self {
-            first: all.first.max(number(range.network())),
-            last: all.last.min(number(range.broadcast())),
-            ..all
-        }
-    }
+/// The addresses that services on the network ask for.
+fn chosen<'a>(view: &'a Tables, network: &'a NetworkId) -> impl Iterator<Item = IpAddr> {
+    let configs = view.services_by_network(network).flat_map(|service| &service.spec.task.networks);
+    let configs = configs.filter(move |config| config.network == *network);
+    configs.flat_map(|config| &config.addresses).filter_map(|address| address.parse().ok())
+}
 
-    /// Without the network's own address and the broadcast address (RFC 1122), or the subnet routers' anycast address
-    /// (RFC 4291); in the smallest subnets all are hosts (RFC 3021, RFC 6164).
-    pub(super) fn of_net(net: &IpNet) -> Self {
-        let (first, last) = (number(net.network()), number(net.broadcast()));
-        let family = Family::of(net);
-        match family {
-            _ if net.max_prefix_len() - net.prefix_len() < 2 => Self { family, first, last },
-            Family::V4 => Self { family, first: first + 1, last: last - 1 },
-            Family::V6 => Self { family, first: first + 1, last },
-        }
-    }
-
-    fn count(self) -> u128 {
-        if self.last < self.first { 0 } else { (self.last - self.first).saturating_add(1) }
-    }
-
-    pub(super) fn iter(self) -> impl Iterator<Item = IpAddr> {
-        (self.first..=self.last).map(move |n| address(self.family, n))
-    }
-
-    /// All of them, starting behind `last` and going round.
-    fn after(self, last: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
-        let start = last.map_or(self.first, |last| number(last).saturating_add(1));
-        let start = if (self.first..=self.last).contains(&start) { start } else { self.first };
-        (start..=self.last).chain(self.first..start).map(move |n| address(self.family, n))
+/// The owner as people know it; of a task that holds an address on a node that is down, that too.
+fn described(view: &Tables, owner: &AddressOwner) -> String {
+    match owner {
+        AddressOwner::Task(id) => described_task(view, id).unwrap_or_else(|| owner.to_string()),
+        AddressOwner::Service(id) => view
+            .service(id)
+            .map_or_else(|| owner.to_string(), |service| format!("service {}", service.name())),
+        AddressOwner::Gateway | AddressOwner::Reserved(_) => owner.to_string(),
     }
 }
 
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(u32::from(v4)),
-        IpAddr::V6(v6) => u128::from(v6),
-    }
-}
-
-fn address(family: Family, number: u128) -> IpAddr {
-    match family {
-        // Only numbers of IPv4 subnets come here.
-        Family::V4 => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX))),
-        Family::V6 => IpAddr::V6(Ipv6Addr::from(number)),
-    }
+fn described_task(view: &Tables, id: &TaskId) -> Option<String> {
+    let task = view.task(id)?;
+    let node = task.node.as_ref().and_then(|node| view.node(node));
+    let down = node.filter(|node| node.status.state == NodeState::Down);
+    let down = down.map(|node| format!(" on node {}, which is down", node.hostname())).unwrap_or_default();
+    Some(format!("task {}{down}", task.annotations.name))
 }

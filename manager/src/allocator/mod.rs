@@ -74,7 +74,13 @@ impl Plan for Allocator {
             Object::Task(_) => of_task(before.and_then(Object::as_task), after.and_then(Object::as_task)),
             // Its address pools may have changed.
             Object::Cluster(_) => waiting_networks(view),
-            Object::Node(_) => Vec::new(),
+            // Its routes may have.
+            Object::Node(_) => {
+                let routes = |version: Option<&Object>| -> Vec<IpNet> {
+                    version.and_then(Object::as_node).into_iter().flat_map(|node| node.routes()).collect()
+                };
+                if routes(before) == routes(after) { Vec::new() } else { waiting_networks(view) }
+            }
         }
     }
 
@@ -126,7 +132,7 @@ fn waiting(tables: &Tables, id: &TaskId) -> Option<Task> {
 
 fn waiting_networks(view: &Tables) -> Vec<Key> {
     view.networks()
-        .filter(|network| network.state.is_none())
+        .filter(|network| network.state.is_none() && !network.spec.is_config_only())
         .map(|network| Key::Network(network.id.clone()))
         .collect()
 }

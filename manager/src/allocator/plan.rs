@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
 use proto::model::{
-    Attachment, AttachmentConfig, Endpoint, EndpointMode, NetworkId, NetworkState, Service, ServiceId, Task,
-    VirtualIp,
+    Attachment, AttachmentConfig, Endpoint, EndpointMode, Family, NetworkId, NetworkState, Service,
+    ServiceId, Task, VirtualIp,
 };
 use raft_store::Tables;
 
-use super::addresses::{Addresses, Family};
+use super::addresses::Addresses;
 use super::networks::Free;
 use super::{Action, Key, waits};
 use crate::reconcile::Scope;
@@ -107,6 +107,9 @@ impl<'a> Planner<'a> {
         let network = view.network(id).ok_or_else(|| format!("network {id} does not exist"))?;
         let state = match &network.state {
             Some(state) => state.clone(),
+            None if network.spec.is_config_only() => {
+                return Err(format!("network {} holds settings for other networks only", network.name()));
+            }
             None => self.allocate(network)?,
         };
         Ok(Addresses::new(view, &network.id, network.name(), state))
@@ -160,7 +163,10 @@ impl<'a> Planner<'a> {
             }
             let vip = match held.clone().find(|vip| subnets.contains(&vip.addr.trunc())) {
                 Some(vip) => vip.clone(),
-                None => VirtualIp { network: id.clone(), addr: addresses.take_any(family)? },
+                None => VirtualIp {
+                    network: id.clone(),
+                    addr: addresses.take_any(family, &format!("service {}", service.name()))?,
+                },
             };
             vips.push(vip);
         }
@@ -185,8 +191,10 @@ impl<'a> Planner<'a> {
     /// All or none of them.
     fn attachments(&mut self, task: &Task) -> Result<Vec<Attachment>, String> {
         let mut attachments = Vec::with_capacity(task.spec.networks.len());
+        let holder = format!("task {}", task.annotations.name);
         for config in &task.spec.networks {
-            match self.network(&config.network).and_then(|addresses| addresses.take(&config.addresses)) {
+            let addresses = self.network(&config.network);
+            match addresses.and_then(|addresses| addresses.take(&config.addresses, &holder)) {
                 Ok(addresses) => attachments.push(attachment(config, addresses)),
                 Err(why) => {
                     attachments.iter().for_each(|attachment| self.give_back(attachment));

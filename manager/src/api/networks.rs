@@ -8,7 +8,7 @@ use proto::wire::{
     CreateNetworkRequest, CreateNetworkResponse, GetNetworkRequest, GetNetworkResponse, ListNetworksRequest,
     ListNetworksResponse, RemoveNetworkRequest, RemoveNetworkResponse,
 };
-use raft_store::{Store, Tables};
+use raft_store::{Store, Tables, Transaction};
 use tonic::Status;
 
 use super::filter::common;
@@ -46,8 +46,11 @@ pub(super) async fn create(
     let spec = validate::network(request.spec)?;
     let id = NetworkId::from_random(rand::random());
     let created = api.store.update(|tx| {
+        let (id, mut spec) = (id.clone(), spec.clone());
+        if let Some(name) = spec.config_from.clone() {
+            take_over(tx, &mut spec, &name)?;
+        }
         check_free(tx, &spec)?;
-        let (id, spec) = (id.clone(), spec.clone());
         tx.create(Network { id, meta: Default::default(), spec, state: None, pending_delete: false });
         Ok(())
     });
@@ -56,11 +59,33 @@ pub(super) async fn create(
     Ok(CreateNetworkResponse { network: view.network(&id).map(|network| (&**network).into()) })
 }
 
+/// Copies the settings of the network `from` (name or id). It cannot be removed while it counts as their source.
+fn take_over(tx: &mut Transaction, spec: &mut NetworkSpec, from: &str) -> Result<(), Error> {
+    let source = tx.network(&from.into()).or_else(|| tx.network_by_name(from)).cloned();
+    let source = source.ok_or_else(|| Error::not_found("network", from))?;
+    if !source.spec.is_config_only() {
+        let remedy = "it holds no settings for others: name one that was created with --config-only";
+        return Err(Error::invalid("spec.config_from", source.name(), remedy));
+    }
+    tx.expect_unchanged(source.id.clone());
+    spec.config_from = Some(source.name().to_owned());
+    spec.ipv6 = source.spec.ipv6;
+    spec.ipam.clone_from(&source.spec.ipam);
+    spec.driver.options.clone_from(&source.spec.driver.options);
+    for (label, value) in &source.spec.annotations.labels {
+        spec.annotations.labels.entry(label.clone()).or_insert_with(|| value.clone());
+    }
+    Ok(())
+}
+
 /// The store holds the same rules; here the refusal can name the field.
 fn check_free(tables: &Tables, spec: &NetworkSpec) -> Result<(), Error> {
     let name = &spec.annotations.name;
     if tables.network_by_name(name).is_some() {
         return Err(Error::Exists { kind: "network", name: name.clone() });
+    }
+    if spec.is_config_only() {
+        return Ok(());
     }
     let name_of =
         |id: &NetworkId| tables.network(id).map_or(id.as_str(), |network| network.name()).to_owned();
@@ -130,6 +155,15 @@ fn check_unused(tables: &Tables, network: &Network) -> Result<(), Error> {
     let services = tables.services_by_network(&network.id).map(|service| service.name().to_owned());
     let tasks = users(tables, network).map(|task| task.annotations.name.clone());
     let (services, tasks): (Vec<_>, Vec<_>) = (services.collect(), tasks.collect());
+    let others = tables.networks_configured_from(network.name());
+    let others: Vec<_> = others.map(|other| other.name().to_owned()).collect();
+    if network.spec.is_config_only() && !others.is_empty() {
+        let (name, others) = (network.name(), enumerate(&others));
+        let used = format!(
+            "network {name:?} is in use by network {others}, which has its settings: remove that first"
+        );
+        return Err(Error::Precondition(used));
+    }
     let (kind, users, remedy) = match (services.is_empty(), tasks.is_empty()) {
         (true, true) => return Ok(()),
         (false, _) => ("service", services, "remove it from the network first"),

@@ -1,11 +1,10 @@
 //! Services.
 
-use std::collections::BTreeSet;
+mod attachment;
+
 use std::sync::Arc;
 
-use proto::model::{
-    Mode, Network, Service, ServiceId, ServiceSpec, Task, TaskSpec, TaskState, UpdateState, UpdateStatus,
-};
+use proto::model::{Mode, Service, ServiceId, ServiceSpec, Task, TaskState, UpdateState, UpdateStatus};
 use proto::wire::list_service_statuses_response::ServiceStatus;
 use proto::wire::update_service_request::Rollback;
 use proto::wire::{
@@ -52,7 +51,7 @@ pub(super) async fn create(
         if tx.service_by_name(&spec.annotations.name).is_some() {
             return Err(Error::Exists { kind: "service", name: spec.annotations.name.clone() });
         }
-        let spec = resolve_networks(tx, &spec)?;
+        let spec = attachment::resolve(tx, &id, &spec)?;
         tx.create(Service {
             id: id.clone(),
             meta: Default::default(),
@@ -153,7 +152,7 @@ fn respecified(tx: &Transaction, current: &Service, spec: &ServiceSpec) -> Resul
         let remedy = format!("a service keeps its mode, which is {kept}: create another service");
         return Err(Error::invalid("spec.mode", asked, remedy));
     }
-    let spec = resolve_networks(tx, spec)?;
+    let spec = attachment::resolve(tx, &current.id, spec)?;
     if spec == *current.spec {
         return Ok(current.clone());
     }
@@ -189,29 +188,6 @@ const fn mode_name(mode: Mode) -> &'static str {
         Mode::Replicated { .. } => "replicated",
         Mode::Global => "global",
     }
-}
-
-/// Networks may be given by name; kept is the id.
-fn resolve_networks(tables: &Tables, spec: &ServiceSpec) -> Result<ServiceSpec, Error> {
-    let mut task = TaskSpec::clone(&spec.task);
-    let mut seen = BTreeSet::new();
-    for (i, config) in task.networks.iter_mut().enumerate() {
-        let field = format!("spec.task.networks[{i}].target");
-        let network = find_network(tables, config.network.as_str())
-            .ok_or_else(|| Error::not_found("network", config.network.as_str()))?;
-        if network.pending_delete {
-            return Err(Error::invalid(field, network.name(), "the network is being removed"));
-        }
-        if !seen.insert(network.id.clone()) {
-            return Err(Error::invalid(field, network.name(), "the network is there twice: name it once"));
-        }
-        config.network = network.id.clone();
-    }
-    Ok(ServiceSpec { task: Arc::new(task), ..spec.clone() })
-}
-
-fn find_network<'a>(tables: &'a Tables, target: &str) -> Option<&'a Arc<Network>> {
-    tables.network(&target.into()).or_else(|| tables.network_by_name(target))
 }
 
 /// Whether a task was made from the spec that its service has now.

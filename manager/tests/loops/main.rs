@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod addresses;
 mod allocator;
 mod chain;
 mod driver;

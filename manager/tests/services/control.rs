@@ -1,5 +1,6 @@
 //! The operator's API: what works, and each bad input with its one clear refusal that changes nothing.
 
+mod addresses;
 mod cluster;
 mod networks;
 mod nodes;

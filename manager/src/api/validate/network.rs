@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use proto::convert::Within;
-use proto::model::{IpamConfig, NetworkSpec, OVERLAY_DRIVER, VXLAN_ID_LIST};
+use proto::model::{CONFIG_ONLY_DRIVER, Hosts, IpamConfig, NetworkSpec, OVERLAY_DRIVER, VXLAN_ID_LIST};
 use proto::wire;
 
 use super::{labels, object_name};
@@ -31,19 +31,45 @@ pub fn check(spec: Option<wire::NetworkSpec>) -> Result<NetworkSpec, Error> {
     object_name("spec.annotations.name", &spec.annotations.name)?;
     labels("spec.annotations", &spec.annotations)?;
     driver(&mut spec)?;
+    settings(&spec)?;
     limits::count("spec.ipam.configs", spec.ipam.len())?;
     for (i, config) in spec.ipam.iter().enumerate() {
         ipam(&format!("spec.ipam.configs[{i}]"), config)?;
+        apart(&format!("spec.ipam.configs[{i}].subnet"), config.subnet, &spec.ipam[..i])?;
     }
     families(&spec)?;
     Ok(spec)
+}
+
+/// Who takes settings over from another network, or holds them for others, has none of what the other one decides.
+fn settings(spec: &NetworkSpec) -> Result<(), Error> {
+    let refuse = |field: &str, value: &str, remedy: String| Err(Error::invalid(field, value, remedy));
+    if spec.is_config_only() {
+        let remedy =
+            || "a network that holds settings only cannot have it: set it where they are used".into();
+        return match (&spec.config_from, spec.internal, spec.attachable) {
+            (Some(from), ..) => refuse("spec.config_from", from, remedy()),
+            (None, true, _) => refuse("spec.internal", "true", remedy()),
+            (None, _, true) => refuse("spec.attachable", "true", remedy()),
+            _ => Ok(()),
+        };
+    }
+    let Some(from) = &spec.config_from else { return Ok(()) };
+    let remedy = || format!("the settings come from network {from:?}: leave it out");
+    if let Some(config) = spec.ipam.first() {
+        return refuse("spec.ipam.configs[0].subnet", &config.subnet.to_string(), remedy());
+    }
+    if let Some((name, value)) = spec.driver.options.first_key_value() {
+        return refuse(&format!("spec.driver_config.options.{name}"), value, remedy());
+    }
+    if spec.ipv6 { refuse("spec.ipv6_enabled", "true", remedy()) } else { Ok(()) }
 }
 
 fn driver(spec: &mut NetworkSpec) -> Result<(), Error> {
     if spec.driver.name.is_empty() {
         spec.driver.name = OVERLAY_DRIVER.into();
     }
-    if spec.driver.name != OVERLAY_DRIVER {
+    if !matches!(spec.driver.name.as_str(), OVERLAY_DRIVER | CONFIG_ONLY_DRIVER) {
         let remedy = format!("there is no such driver; {OVERLAY_DRIVER} is the one that there is");
         return Err(Error::invalid("spec.driver_config.name", &spec.driver.name, remedy));
     }
@@ -77,6 +103,9 @@ fn ipam(field: &str, config: &IpamConfig) -> Result<(), Error> {
         aligned(&field, range)?;
         if !net.contains(&range) {
             return Err(Error::invalid(field, range, format!("a part of {net} is needed")));
+        }
+        if Hosts::of_net(&net).within(&range).count() == 0 {
+            return Err(Error::invalid(field, range, "there is no address for a task in it"));
         }
     }
     let gateway = config.gateway.iter().map(|gateway| (format!("{field}.gateway"), *gateway));
@@ -133,23 +162,24 @@ fn usable(field: &str, net: IpNet, address: IpAddr) -> Result<(), Error> {
     Ok(())
 }
 
-/// A task gets one address of each subnet, so there is one subnet a family.
-fn families(spec: &NetworkSpec) -> Result<(), Error> {
-    let of =
-        |v4: bool| spec.ipam.iter().map(|config| config.subnet).filter(move |net| net.addr().is_ipv4() == v4);
-    for v4 in [true, false] {
-        if let Some(second) = of(v4).nth(1) {
-            let remedy = "one IPv4 and one IPv6 subnet a network are allowed";
-            return Err(Error::invalid("spec.ipam.configs", second, remedy));
+fn apart(field: &str, net: IpNet, others: &[IpamConfig]) -> Result<(), Error> {
+    let overlaps = |other: &&IpamConfig| other.subnet.contains(&net) || net.contains(&other.subnet);
+    match others.iter().find(overlaps) {
+        Some(other) => {
+            let remedy = format!("it overlaps {} of the same network: choose another subnet", other.subnet);
+            Err(Error::invalid(field, net, remedy))
         }
+        None => Ok(()),
     }
-    match (spec.ipv6, of(false).next()) {
-        (false, Some(net)) => {
-            Err(Error::invalid("spec.ipam.configs", net, "an IPv6 subnet needs ipv6_enabled (--ipv6)"))
-        }
-        (true, None) => {
-            let remedy = "give an IPv6 subnet too, such as fd00:9::/64: there is no pool of them";
-            Err(Error::invalid("spec.ipv6_enabled", true, remedy))
+}
+
+/// A task gets one address a family, of whichever of its subnets has one left.
+fn families(spec: &NetworkSpec) -> Result<(), Error> {
+    let v6 = spec.ipam.iter().enumerate().find(|(_, config)| config.subnet.addr().is_ipv6());
+    match v6 {
+        Some((i, config)) if !spec.ipv6 => {
+            let field = format!("spec.ipam.configs[{i}].subnet");
+            Err(Error::invalid(field, config.subnet, "an IPv6 subnet needs ipv6_enabled (--ipv6)"))
         }
         _ => Ok(()),
     }
@@ -234,12 +264,47 @@ mod tests {
     }
 
     #[test]
-    fn one_subnet_a_family() {
-        assert!(spec(&["10.0.1.0/24", "10.0.2.0/24"], |_| ()).is_err());
-        assert!(spec(&["10.0.1.0/24", "fd00::/64"], |_| ()).is_err());
-        assert!(spec(&["10.0.1.0/24"], |spec| spec.ipv6_enabled = true).is_err());
-        spec(&["10.0.1.0/24", "fd00::/64"], |spec| spec.ipv6_enabled = true).unwrap();
+    fn several_subnets_lie_apart() {
+        spec(&["10.0.1.0/24", "10.0.2.0/24"], |_| ()).unwrap();
+        let refused = spec(&["10.0.1.0/24", "10.1.0.0/24", "10.0.0.0/16"], |_| ()).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "spec.ipam.configs[2].subnet has the value \"10.0.0.0/16\": it overlaps 10.0.1.0/24 of the same network: \
+             choose another subnet"
+        );
+        assert!(spec(&["10.0.1.0/24", "10.0.1.0/24"], |_| ()).is_err());
+    }
+
+    #[test]
+    fn ipv6_is_asked_for() {
+        let refused = spec(&["10.0.1.0/24", "fd00::/64"], |_| ()).unwrap_err().to_string();
+        assert!(refused.contains("configs[1].subnet") && refused.contains("--ipv6"), "{refused}");
+        spec(&["10.0.1.0/24", "fd00::/64", "fd00:1::/64"], |spec| spec.ipv6_enabled = true).unwrap();
         spec(&["fd00::/64"], |spec| spec.ipv6_enabled = true).unwrap();
+        spec(&["10.0.1.0/24"], |spec| spec.ipv6_enabled = true).unwrap();
         spec(&[], |_| ()).unwrap();
+    }
+
+    #[test]
+    fn a_range_has_room() {
+        assert!(with(|c| c.range = "10.0.9.0/32".into()).contains("no address for a task"));
+        assert!(with(|c| c.range = "10.0.9.255/32".into()).contains("no address for a task"));
+    }
+
+    #[test]
+    fn settings_are_given_in_one_place() {
+        let from = || Some(wire::network_spec::ConfigFrom::Network("base".into()));
+        spec(&[], |spec| spec.config_from = from()).unwrap();
+        let both = spec(&["10.0.1.0/24"], |spec| spec.config_from = from()).unwrap_err().to_string();
+        assert!(both.contains("10.0.1.0/24") && both.contains("come from network \"base\""), "{both}");
+        let both = spec(&[], |spec| (spec.config_from, spec.ipv6_enabled) = (from(), true)).unwrap_err();
+        assert!(both.to_string().contains("spec.ipv6_enabled"), "{both}");
+
+        let base = || Some(wire::Driver { name: "null".into(), ..Default::default() });
+        assert!(spec(&["10.0.1.0/24"], |spec| spec.driver_config = base()).unwrap().is_config_only());
+        let internal = spec(&[], |spec| (spec.driver_config, spec.internal) = (base(), true)).unwrap_err();
+        assert!(internal.to_string().contains("spec.internal"), "{internal}");
+        let nested = spec(&[], |spec| (spec.driver_config, spec.config_from) = (base(), from())).unwrap_err();
+        assert!(nested.to_string().contains("spec.config_from"), "{nested}");
     }
 }

@@ -1,11 +1,12 @@
 //! What may be asked of a service, apart from its networks, which only the store knows.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use proto::convert::Within;
 use proto::model::{
-    AttachmentConfig, Mode, Placement, Preference, Resources, ServiceSpec, TaskSpec, UpdateConfig,
+    AttachmentConfig, Family, Mode, Placement, Preference, Resources, ServiceSpec, TaskSpec, UpdateConfig,
+    UpdateOrder,
 };
 use proto::wire;
 
@@ -39,7 +40,36 @@ pub fn check(spec: Option<wire::ServiceSpec>) -> Result<ServiceSpec, Error> {
         update_config("spec.rollback", rollback)?;
     }
     task(&spec.task)?;
+    chosen_addresses(&spec)?;
     Ok(spec)
+}
+
+/// An address can be one task's only, and only one at a time.
+fn chosen_addresses(spec: &ServiceSpec) -> Result<(), Error> {
+    let mut chosen = spec.task.networks.iter().enumerate().flat_map(|(i, config)| {
+        config.addresses.iter().map(move |address| (format!("spec.task.networks[{i}].addresses"), address))
+    });
+    let Some((field, address)) = chosen.next() else { return Ok(()) };
+    match spec.mode {
+        Mode::Replicated { replicas: 0 | 1 } => {}
+        Mode::Replicated { replicas } => {
+            let remedy = format!("it can be the address of one task, not of {replicas}: use --replicas 1");
+            return Err(Error::invalid(field, address, remedy));
+        }
+        Mode::Global => {
+            let remedy = "it can be the address of one task, and a global service has one a node";
+            return Err(Error::invalid(field, address, remedy));
+        }
+    }
+    let updates =
+        [("spec.update.order", Some(&spec.update)), ("spec.rollback.order", spec.rollback.as_ref())];
+    for (field, config) in updates {
+        if config.is_some_and(|config| config.order == UpdateOrder::StartFirst) {
+            let remedy = format!("the task before has the address {address} until it stops: use stop-first");
+            return Err(Error::invalid(field, "start-first", remedy));
+        }
+    }
+    Ok(())
 }
 
 fn task(spec: &TaskSpec) -> Result<(), Error> {
@@ -108,15 +138,22 @@ fn attachments(field: &str, configs: &[AttachmentConfig]) -> Result<(), Error> {
         for alias in &config.aliases {
             super::object_name(&format!("{field}.aliases"), alias)?;
         }
-        if let Some(address) = config.addresses.first() {
-            let parsed = address.parse::<IpNet>().is_ok() || address.parse::<std::net::IpAddr>().is_ok();
-            let field = format!("{field}.addresses");
-            return Err(if parsed {
-                Error::unsupported(field, "addresses of one's own choice")
-            } else {
-                Error::invalid(field, address, "an IP address is needed")
-            });
+        addresses(&format!("{field}.addresses"), &config.addresses)?;
+    }
+    Ok(())
+}
+
+fn addresses(field: &str, addresses: &[String]) -> Result<(), Error> {
+    let mut families = Vec::new();
+    for text in addresses {
+        let address: IpAddr =
+            text.parse().map_err(|_| Error::invalid(field, text, "an IP address is needed"))?;
+        let family = Family::of(address);
+        if families.contains(&family) {
+            let remedy = "a task has one address of each family on a network: name one";
+            return Err(Error::invalid(field, text, remedy));
         }
+        families.push(family);
     }
     Ok(())
 }

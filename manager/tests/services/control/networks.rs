@@ -114,3 +114,50 @@ async fn networks_are_named_or_given_by_id_and_kept_by_id() {
     refused(&swarm, index, twice, Code::InvalidArgument, "spec.task.networks[1].target");
     swarm.stop().await;
 }
+
+fn base(name: &str, subnet: &str) -> wire::NetworkSpec {
+    let options = [("com.docker.network.driver.mtu".to_owned(), "1300".to_owned())].into();
+    let labels = [("tier".to_owned(), "back".to_owned())].into();
+    wire::NetworkSpec {
+        annotations: Some(wire::Annotations { name: name.into(), labels }),
+        driver_config: Some(wire::Driver { name: "null".into(), options }),
+        ..network_spec(name, subnet)
+    }
+}
+
+fn from(name: &str, base: &str) -> wire::NetworkSpec {
+    let config_from = Some(wire::network_spec::ConfigFrom::Network(base.into()));
+    wire::NetworkSpec { config_from, ..network_spec(name, "") }
+}
+
+#[tokio::test]
+async fn a_network_takes_its_settings_over_and_keeps_their_source() {
+    let swarm = Swarm::start().await;
+    let mut control = control(&swarm);
+    let source = create_network(&mut control, base("base", "10.0.9.0/24")).await.unwrap();
+    // Settings are no network: the subnet is free.
+    let network = create_network(&mut control, from("net", "base")).await.unwrap();
+    let spec = network.spec.clone().unwrap();
+    assert_eq!(spec.ipam.unwrap().configs[0].subnet, "10.0.9.0/24");
+    assert_eq!(spec.driver_config.unwrap().options["com.docker.network.driver.mtu"], "1300");
+    assert_eq!(spec.annotations.unwrap().labels["tier"], "back");
+    assert_eq!(spec.config_from, Some(wire::network_spec::ConfigFrom::Network("base".into())));
+
+    let index = swarm.store.view().index();
+    let overlap = create_network(&mut control, from("other", "base")).await;
+    refused(&swarm, index, overlap, Code::InvalidArgument, "overlaps 10.0.9.0/24 of network \"net\"");
+    let wrong = create_network(&mut control, from("other", "net")).await;
+    refused(&swarm, index, wrong, Code::InvalidArgument, "spec.config_from has the value \"net\"");
+    let missing = create_network(&mut control, from("other", "nowhere")).await;
+    refused(&swarm, index, missing, Code::NotFound, "network \"nowhere\" was not found");
+    let attached = create_service(&mut control, service_spec("web", &["base"])).await;
+    refused(&swarm, index, attached, Code::InvalidArgument, "it holds settings only");
+
+    let remove = |id: &str| wire::RemoveNetworkRequest { network_id: id.into(), name: String::new() };
+    let removed = control.remove_network(remove(&source.id)).await;
+    let says = "network \"base\" is in use by network net, which has its settings";
+    refused(&swarm, index, removed, Code::FailedPrecondition, says);
+    control.remove_network(remove(&network.id)).await.unwrap();
+    control.remove_network(remove(&source.id)).await.unwrap();
+    swarm.stop().await;
+}
