@@ -2,7 +2,7 @@
 //!
 //! What a user leaves out is chosen only where there is no doubt; with several candidates the error lists them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
 
@@ -23,6 +23,10 @@ pub enum Error {
     Ambiguous { found: String },
     #[error("{field} {value:?}: others cannot reach it; name an address of this machine")]
     Unspecified { field: &'static str, value: String },
+    #[error(
+        "--advertise-addr {advertise}: nobody is reached there while listening on {listen}; use --listen-addr {remedy}"
+    )]
+    Families { advertise: SocketAddr, listen: SocketAddr, remedy: SocketAddr },
     #[error("{value:?} is not the address of a manager: expected <host>[:<port>]")]
     Manager { value: String },
     #[error("cannot list the addresses of this machine")]
@@ -38,29 +42,57 @@ struct Local {
     addr: IpAddr,
 }
 
-/// `--listen-addr`; empty: all addresses.
-pub fn listen(value: &str) -> Result<SocketAddr, Error> {
-    if value.is_empty() {
-        return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT));
-    }
-    with_port("--listen-addr", value, PORT, &locals()?)
+/// Where a node listens and what others are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    pub listen: SocketAddr,
+    pub advertise: SocketAddr,
 }
 
-/// `--advertise-addr`; empty: the address of the machine, if it has only one.
+/// `--listen-addr` (empty: all addresses) and `--advertise-addr` (empty: `otherwise`, else the address of the machine, if
+/// it has only one).
 ///
-/// The port is that of `listen` unless given.
-pub fn advertise(value: &str, listen: SocketAddr) -> Result<SocketAddr, Error> {
-    let locals = locals()?;
-    if !value.is_empty() {
-        let field = "--advertise-addr";
-        let addr = with_port(field, value, listen.port(), &locals)?;
-        let reachable = !addr.ip().is_unspecified();
-        return if reachable { Ok(addr) } else { Err(Error::Unspecified { field, value: value.into() }) };
+/// The port of one is that of the other unless given. Who advertises an IPv6 address listens on IPv6 as well.
+pub fn listening(listen: &str, advertise: &str, otherwise: Option<IpAddr>) -> Result<Listening, Error> {
+    settle(listen, advertise, otherwise, &locals()?)
+}
+
+fn settle(
+    listen: &str,
+    advertise: &str,
+    otherwise: Option<IpAddr>,
+    locals: &[Local],
+) -> Result<Listening, Error> {
+    let listen = match listen {
+        "" => None,
+        given => Some(with_port("--listen-addr", given, PORT, locals)?),
+    };
+    let port = listen.map_or(PORT, |listen| listen.port());
+    let advertise = match (advertise, listen) {
+        ("", Some(listen)) if !listen.ip().is_unspecified() => listen,
+        ("", _) => SocketAddr::new(otherwise.map_or_else(|| only(locals), Ok)?, port),
+        (given, _) => reachable("--advertise-addr", given, port, locals)?,
+    };
+    let all: IpAddr = match advertise {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // One that listens on [::] hears IPv4 too.
+    let all = SocketAddr::new(all, port);
+    let listen = listen.unwrap_or(all);
+    if advertise.is_ipv6() && listen.is_ipv4() || advertise.is_ipv4() && is_ipv6_only(listen.ip()) {
+        return Err(Error::Families { advertise, listen, remedy: all });
     }
-    if !listen.ip().is_unspecified() {
-        return Ok(listen);
-    }
-    only(&locals).map(|addr| SocketAddr::new(addr, listen.port()))
+    Ok(Listening { listen, advertise })
+}
+
+fn is_ipv6_only(listen: IpAddr) -> bool {
+    listen.is_ipv6() && !listen.is_unspecified()
+}
+
+fn reachable(field: &'static str, value: &str, port: u16, locals: &[Local]) -> Result<SocketAddr, Error> {
+    let addr = with_port(field, value, port, locals)?;
+    if addr.ip().is_unspecified() { Err(Error::Unspecified { field, value: value.into() }) } else { Ok(addr) }
 }
 
 /// A manager as users name it, with the managers' port unless another is given.
@@ -93,14 +125,19 @@ pub fn data_path(value: &str) -> Result<Option<IpAddr>, Error> {
     if value.is_empty() {
         return Ok(None);
     }
-    host("--data-path-addr", value, &locals()?).map(Some)
+    let field = "--data-path-addr";
+    match host(field, value, &locals()?)? {
+        addr if addr.is_unspecified() => Err(Error::Unspecified { field, value: value.into() }),
+        addr => Ok(Some(addr)),
+    }
 }
 
 fn with_port(field: &'static str, value: &str, port: u16, locals: &[Local]) -> Result<SocketAddr, Error> {
     if let Ok(addr) = value.parse() {
         return Ok(addr);
     }
-    if let Ok(addr) = value.parse() {
+    let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
+    if let Ok(addr) = bare.parse() {
         return Ok(SocketAddr::new(addr, port));
     }
     match value.rsplit_once(':') {
@@ -132,10 +169,13 @@ fn host(field: &'static str, value: &str, locals: &[Local]) -> Result<IpAddr, Er
 }
 
 fn only(locals: &[Local]) -> Result<IpAddr, Error> {
-    let candidates: Vec<&Local> = locals.iter().filter(|local| local.addr.is_ipv4()).collect();
+    let of = |v4: bool| locals.iter().filter(move |local| local.addr.is_ipv4() == v4).collect::<Vec<_>>();
+    let v4 = of(true);
+    // A machine with IPv4 is known by it; most have some IPv6 addresses that come and go.
+    let candidates = if v4.is_empty() { of(false) } else { v4 };
     match candidates.as_slice() {
         [one] => Ok(one.addr),
-        [] => Err(Error::Ambiguous { found: "no IPv4 address".into() }),
+        [] => Err(Error::Ambiguous { found: "no address".into() }),
         several => {
             let listed: Vec<String> =
                 several.iter().map(|local| format!("{} ({})", local.addr, local.interface)).collect();
@@ -174,13 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn an_address_may_be_written_in_four_ways() {
+    fn an_address_may_be_written_in_several_ways() {
         let locals = [local("eth0", "192.168.77.11"), local("eth0", "fd00::11")];
         for (value, expected) in [
             ("192.168.77.11", "192.168.77.11:2377"),
             ("192.168.77.11:99", "192.168.77.11:99"),
             ("eth0", "192.168.77.11:2377"),
             ("eth0:99", "192.168.77.11:99"),
+            ("fd00::11", "[fd00::11]:2377"),
+            ("[fd00::11]", "[fd00::11]:2377"),
+            ("[fd00::11]:99", "[fd00::11]:99"),
         ] {
             assert_eq!(with_port("--advertise-addr", value, PORT, &locals).unwrap().to_string(), expected);
         }
@@ -211,5 +254,51 @@ mod tests {
             only(&[local("eth0", "10.0.0.1"), local("eth0", "fd00::1")]).unwrap().to_string(),
             "10.0.0.1"
         );
+    }
+    #[test]
+    fn a_machine_without_ipv4_is_known_by_its_only_ipv6_address() {
+        assert_eq!(only(&[local("eth0", "fd00::1")]).unwrap().to_string(), "fd00::1");
+        assert!(only(&[local("eth0", "fd00::1"), local("eth0", "fd00::2")]).is_err());
+        assert!(only(&[]).is_err());
+    }
+
+    fn settled(listen: &str, advertise: &str) -> Result<(String, String), String> {
+        let locals = [local("eth0", "192.168.77.11"), local("eth1", "fd00::11")];
+        let settled = settle(listen, advertise, None, &locals).map_err(|error| error.to_string())?;
+        Ok((settled.listen.to_string(), settled.advertise.to_string()))
+    }
+
+    #[test]
+    fn a_node_listens_where_it_is_to_be_reached() {
+        for (listen, advertise, expected) in [
+            ("", "", ("0.0.0.0:2377", "192.168.77.11:2377")),
+            ("", "fd00::11", ("[::]:2377", "[fd00::11]:2377")),
+            ("", "eth1", ("[::]:2377", "[fd00::11]:2377")),
+            ("[::]:99", "", ("[::]:99", "192.168.77.11:99")),
+            ("[::]:99", "fd00::11", ("[::]:99", "[fd00::11]:99")),
+            ("fd00::11", "", ("[fd00::11]:2377", "[fd00::11]:2377")),
+            ("0.0.0.0:99", "192.168.77.11:98", ("0.0.0.0:99", "192.168.77.11:98")),
+        ] {
+            let (listening, advertised) = settled(listen, advertise).unwrap();
+            assert_eq!((listening.as_str(), advertised.as_str()), expected, "{listen:?} {advertise:?}");
+        }
+        let refused = settled("0.0.0.0:2377", "fd00::11").unwrap_err();
+        assert_eq!(
+            refused,
+            "--advertise-addr [fd00::11]:2377: nobody is reached there while listening on 0.0.0.0:2377; use \
+             --listen-addr [::]:2377"
+        );
+        assert!(
+            settled("[fd00::11]:2377", "192.168.77.11").unwrap_err().contains("--listen-addr 0.0.0.0:2377")
+        );
+        assert!(settled("", "::").unwrap_err().contains("others cannot reach it"));
+    }
+
+    #[test]
+    fn who_joins_is_known_by_the_address_from_which_it_reaches_the_manager() {
+        let locals = [local("eth0", "192.168.77.11"), local("eth0", "192.168.88.11")];
+        let joined = |otherwise: &str| settle("", "", Some(otherwise.parse().unwrap()), &locals).unwrap();
+        assert_eq!(joined("192.168.88.11").advertise.to_string(), "192.168.88.11:2377");
+        assert_eq!(joined("fd00::7").listen.to_string(), "[::]:2377");
     }
 }

@@ -11,7 +11,7 @@ use proto::model::{Availability, ClusterId, ClusterSpec, NodeId, Role};
 use proto::wire::node_spec;
 
 use super::{Context, Swarm, forget, remove_dir};
-use crate::addr;
+use crate::addr::{self, Listening};
 use crate::error::Error;
 use crate::gate::Serving;
 use crate::manager_side::{ManagerSide, Place, ask_to_join, bind, open_store};
@@ -20,8 +20,8 @@ use crate::record::{self, Record};
 impl Swarm {
     /// Makes a new swarm.
     pub async fn init(context: &Arc<Context>, request: InitRequest) -> Result<Self, Error> {
-        let listen = addr::listen(&request.listen_addr)?;
-        let advertise = addr::advertise(&request.advertise_addr, listen)?;
+        let Listening { listen, advertise } =
+            addr::listening(&request.listen_addr, &request.advertise_addr, None)?;
         let data_path = addr::data_path(&request.data_path_addr)?;
         let record = Record { listen, advertise, data_path, managers: Vec::new() };
         let wishes = Wishes::read(request)?;
@@ -34,11 +34,12 @@ impl Swarm {
         let token: JoinToken = request.token.parse()?;
         let availability = availability(request.availability)?;
         let manager = addr::manager(request.remote_addrs.first().map_or("", String::as_str))?;
-        let listen = addr::listen(&request.listen_addr)?;
-        let advertise = match request.advertise_addr.as_str() {
-            "" if listen.ip().is_unspecified() => (addr::towards(&manager)?, listen.port()).into(),
-            given => addr::advertise(given, listen)?,
+        let otherwise = match request.advertise_addr.as_str() {
+            "" => Some(addr::towards(&manager)?),
+            _ => None,
         };
+        let Listening { listen, advertise } =
+            addr::listening(&request.listen_addr, &request.advertise_addr, otherwise)?;
         let data_path = addr::data_path(&request.data_path_addr)?;
         let record = Record { listen, advertise, data_path, managers: vec![manager.clone()] };
         let joining = Join { addr: manager, token, availability, source: None };
@@ -74,9 +75,8 @@ impl Wishes {
         let spec = manager::api::validate_cluster(Some(spec))?;
         let mut network = NetworkDefaults::default();
         if !request.default_addr_pool.is_empty() {
-            let pools = request.default_addr_pool.iter().map(|pool| pool.parse());
-            let pools: Result<Vec<_>, _> = pools.collect();
-            network.pools = pools.map_err(|error| invalid("--default-addr-pool", &error))?;
+            let pools = request.default_addr_pool.iter().map(|pool| pool_in(pool));
+            network = network.with_pools(pools.collect::<Result<_, _>>()?);
         }
         if request.default_addr_pool_mask_length != 0 {
             network.subnet_size = u8::try_from(request.default_addr_pool_mask_length)
@@ -89,6 +89,11 @@ impl Wishes {
         network.check()?;
         Ok(Self { spec, network, availability: availability(request.availability)? })
     }
+}
+
+fn pool_in<T: std::str::FromStr>(text: &str) -> Result<T, Error> {
+    let reason = || format!("{text:?}: expected a subnet such as 10.20.0.0/16");
+    text.parse().map_err(|_| Error::Invalid { field: "--default-addr-pool", reason: reason() })
 }
 
 /// Makes the root CA, the first certificate and the first entry of the store.
