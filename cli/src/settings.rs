@@ -1,6 +1,9 @@
 //! Settings of a service that have a syntax of their own: mounts, networks, placement.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use proto::wire;
 use proto::wire::mount::{TmpfsOptions, Type};
@@ -75,7 +78,7 @@ fn flag(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
-/// A name, or `name=…,alias=…`.
+/// A name, or `name=…,alias=…,ip=…,ip6=…,driver-opt=<key>=<value>`.
 pub fn network(text: &str) -> Result<wire::NetworkAttachmentConfig, String> {
     if !text.contains('=') {
         return Ok(wire::NetworkAttachmentConfig { target: text.into(), ..Default::default() });
@@ -85,14 +88,30 @@ pub fn network(text: &str) -> Result<wire::NetworkAttachmentConfig, String> {
         match field.split_once('=') {
             Some(("name", value)) => attachment.target = value.into(),
             Some(("alias", value)) => attachment.aliases.push(value.into()),
-            Some(("ip" | "ip6", value)) => attachment.addresses.push(value.into()),
-            _ => return Err(format!("{field:?}: expected name=<network>, alias=<name> or ip=<address>")),
+            Some(("ip", value)) => attachment.addresses.push(address::<Ipv4Addr>("ip", value, "IPv4")?),
+            Some(("ip6", value)) => attachment.addresses.push(address::<Ipv6Addr>("ip6", value, "IPv6")?),
+            Some(("driver-opt", value)) => {
+                let (key, value) =
+                    crate::units::pair(value).map_err(|error| format!("driver-opt={error}"))?;
+                attachment.driver_attachment_opts.insert(key, value);
+            }
+            _ => {
+                return Err(format!(
+                    "{field:?}: expected name=<network>, alias=<name>, ip=<address>, ip6=<address> or \
+                     driver-opt=<key>=<value>"
+                ));
+            }
         }
     }
     if attachment.target.is_empty() {
         return Err(format!("{text:?} does not name a network: expected name=<network>,…"));
     }
     Ok(attachment)
+}
+
+fn address<A: FromStr + Display>(key: &str, value: &str, family: &str) -> Result<String, String> {
+    let address: A = value.parse().map_err(|_| format!("{key}={value}: expected an {family} address"))?;
+    Ok(address.to_string())
 }
 
 /// `spread=node.labels.zone`.
@@ -238,6 +257,19 @@ mod tests {
         assert_eq!(network("front").unwrap().target, "front");
         assert_eq!(network("name=front,alias=web,alias=www").unwrap().aliases, ["web", "www"]);
         assert!(network("alias=web").is_err());
+        let full = network("name=front,ip=10.0.9.7,ip6=FD00::7,driver-opt=a=1,driver-opt=b=x=y").unwrap();
+        assert_eq!(full.addresses, ["10.0.9.7", "fd00::7"]);
+        assert_eq!(full.driver_attachment_opts["b"], "x=y");
+        for (wrong, says) in [
+            ("name=front,ip=fd00::7", "ip=fd00::7: expected an IPv4 address"),
+            ("name=front,ip6=10.0.9.7", "ip6=10.0.9.7: expected an IPv6 address"),
+            ("name=front,ip=10.0.9", "ip=10.0.9: expected an IPv4 address"),
+            ("name=front,driver-opt=", "driver-opt=\"\" has no key"),
+            ("name=front,mac=1", "\"mac=1\": expected name=<network>"),
+        ] {
+            let refused = network(wrong).unwrap_err();
+            assert!(refused.contains(says), "{refused}");
+        }
     }
 
     #[test]

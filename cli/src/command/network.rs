@@ -13,7 +13,7 @@ use crate::client::Client;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a network
-    Create(create::Create),
+    Create(Box<create::Create>),
     /// List networks
     #[command(visible_alias = "list")]
     Ls(ls::Ls),

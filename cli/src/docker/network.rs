@@ -4,34 +4,59 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use proto::model::{Network, Node, NodeId, Task, VXLAN_ID_LIST};
+use proto::model::{Network, Node, NodeId, Service, Task, Usage, VXLAN_ID_LIST};
 use serde_json::{Map, Value, json};
 
 use crate::units;
 
-/// `tasks` and `nodes` are those of the whole swarm: unlike Docker, which knows only its own node, we show all
+/// Tasks, services and nodes are those of the whole swarm: unlike Docker, which knows only its own node, we show all
 /// containers on the network and all nodes that it has been extended to.
-pub fn inspect(network: &Network, tasks: &[Task], nodes: &[Node]) -> Value {
+pub struct Swarm<'a> {
+    pub tasks: &'a [Task],
+    pub services: &'a [Service],
+    pub nodes: &'a [Node],
+}
+
+pub fn inspect(network: &Network, swarm: &Swarm<'_>) -> Value {
     let attached: Vec<(&Task, &[IpNet])> =
-        tasks.iter().filter_map(|task| attachment(network, task)).collect();
+        swarm.tasks.iter().filter_map(|task| attachment(network, task)).collect();
     json!({
         "Name": network.name(),
         "Id": network.id.as_str(),
         "Created": units::timestamp(network.meta.created_at),
         "Scope": "swarm",
         "Driver": network.spec.driver.name,
+        "EnableIPv4": true,
         "EnableIPv6": network.spec.ipv6,
         "IPAM": { "Driver": "default", "Options": null, "Config": configs(network) },
         "Internal": network.spec.internal,
         "Attachable": network.spec.attachable,
         "Ingress": false,
-        "ConfigFrom": { "Network": "" },
-        "ConfigOnly": false,
+        "ConfigFrom": { "Network": network.spec.config_from.as_deref().unwrap_or_default() },
+        "ConfigOnly": network.spec.is_config_only(),
         "Containers": attached.iter().map(|(task, addrs)| container(task, addrs)).collect::<Map<_, _>>(),
         "Options": options(network),
         "Labels": network.spec.annotations.labels,
-        "Peers": peers(&attached, nodes),
+        "Peers": peers(&attached, swarm.nodes),
+        "Status": { "IPAM": { "Subnets": usage(network, swarm) } },
     })
+}
+
+/// As Docker 29 has it: what is in use of each subnet, by the network itself too, and what is left to give out.
+fn usage(network: &Network, swarm: &Swarm<'_>) -> Map<String, Value> {
+    let tasks = swarm.tasks.iter().filter(|task| !task.status.state.is_terminal());
+    let attachments = tasks.flat_map(|task| &task.attachments).filter(|held| held.network == network.id);
+    let vips = swarm.services.iter().flat_map(|service| &service.endpoint.virtual_ips);
+    let vips = vips.filter(|vip| vip.network == network.id).map(|vip| vip.addr.addr());
+    let held: Vec<IpAddr> =
+        attachments.flat_map(|held| &held.addresses).map(IpNet::addr).chain(vips).collect();
+    let subnets = network.state.iter().flat_map(|state| &state.subnets).map(|subnet| {
+        let Usage { in_use, available } = subnet.usage(held.iter().copied());
+        let saturated = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+        let usage = json!({ "IPsInUse": saturated(in_use), "DynamicIPsAvailable": saturated(available) });
+        (subnet.net.to_string(), usage)
+    });
+    subnets.collect()
 }
 
 /// The task's addresses on the network, while it holds them on a node.
@@ -41,19 +66,38 @@ fn attachment<'a>(network: &Network, task: &'a Task) -> Option<(&'a Task, &'a [I
     holds.then_some((task, attachment.addresses.as_slice()))
 }
 
+/// As given; of a network that holds settings for others, and of one that was given nothing yet, as asked for.
 fn configs(network: &Network) -> Vec<Value> {
-    let subnets = network.state.iter().flat_map(|state| &state.subnets);
-    let configs = subnets.map(|subnet| {
-        let mut config = json!({ "Subnet": subnet.net.to_string(), "Gateway": subnet.gateway.to_string() });
-        if let Some(range) = subnet.range {
-            config["IPRange"] = range.to_string().into();
+    match &network.state {
+        Some(state) => state
+            .subnets
+            .iter()
+            .map(|subnet| config(subnet.net, Some(subnet.gateway), subnet.range, &subnet.reserved))
+            .collect(),
+        None => {
+            let asked = network.spec.ipam.iter();
+            asked.map(|asked| config(asked.subnet, asked.gateway, asked.range, &asked.reserved)).collect()
         }
-        if !subnet.reserved.is_empty() {
-            config["AuxiliaryAddresses"] = json!(subnet.reserved);
-        }
-        config
-    });
-    configs.collect()
+    }
+}
+
+fn config(
+    net: IpNet,
+    gateway: Option<IpAddr>,
+    range: Option<IpNet>,
+    reserved: &BTreeMap<String, IpAddr>,
+) -> Value {
+    let mut config = json!({ "Subnet": net.to_string() });
+    if let Some(gateway) = gateway {
+        config["Gateway"] = gateway.to_string().into();
+    }
+    if let Some(range) = range {
+        config["IPRange"] = range.to_string().into();
+    }
+    if !reserved.is_empty() {
+        config["AuxiliaryAddresses"] = json!(reserved);
+    }
+    config
 }
 
 fn options(network: &Network) -> BTreeMap<String, String> {

@@ -96,7 +96,13 @@ fn update_config(config: &UpdateConfig) -> Value {
 /// What tasks are made of.
 pub fn template(spec: &TaskSpec) -> Value {
     let networks = spec.networks.iter().map(|attachment| {
-        without_empty(json!({ "Target": attachment.network.as_str(), "Aliases": attachment.aliases }))
+        without_empty(json!({
+            "Target": attachment.network.as_str(),
+            "Aliases": attachment.aliases,
+            "DriverOpts": attachment.options,
+            // Ours.
+            "Addresses": attachment.addresses,
+        }))
     });
     let limits = json!({
         "NanoCPUs": spec.limits.nano_cpus,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use proto::model::{Network, Node, Task};
+use proto::model::{Network, Node, Service, Task};
 use proto::wire::list_tasks_request::Filters;
 
 use crate::client::Client;
@@ -23,8 +23,10 @@ impl Inspect {
         let networks: Vec<Network> = resolve::find_all(client, &self.networks).await?;
         let tasks: Vec<Task> = resolve::tasks(client, Filters::default()).await?;
         let nodes: Vec<Node> = Node::list(client, vec![], vec![]).await?;
+        let services: Vec<Service> = Service::list(client, vec![], vec![]).await?;
+        let swarm = docker::network::Swarm { tasks: &tasks, services: &services, nodes: &nodes };
         let objects: Vec<_> =
-            networks.iter().map(|network| docker::network::inspect(network, &tasks, &nodes)).collect();
+            networks.iter().map(|network| docker::network::inspect(network, &swarm)).collect();
         self.format.print(&objects)
     }
 }

@@ -21,7 +21,7 @@ pub struct Create {
     mode: ServiceMode,
     #[command(flatten)]
     options: Options,
-    /// Attach to a network: a name, or name=<network>,alias=<name>
+    /// Attach to a network: a name, or name=<network>,alias=<name>,ip=<address>,ip6=<address>,driver-opt=<key>=<value>
     #[arg(long, value_name = "NETWORK", value_parser = settings::network)]
     network: Vec<wire::NetworkAttachmentConfig>,
     /// Environment variable

@@ -15,8 +15,8 @@ pub struct Init {
     /// Address that other nodes reach: <ip|interface>[:port]
     #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
     advertise_addr: String,
-    /// Address to listen on: <ip|interface>[:port]
-    #[arg(long, default_value = "0.0.0.0:2377", value_name = "ADDR")]
+    /// Address to listen on: <ip|interface>[:port] [default: 0.0.0.0:2377, with an IPv6 --advertise-addr [::]:2377]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
     listen_addr: String,
     /// Address or interface for traffic between tasks [default: that of --advertise-addr]
     #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
@@ -24,10 +24,11 @@ pub struct Init {
     /// UDP port for traffic between tasks, 1024 to 49151 [default: 4789]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u32).range(1024..=49151))]
     data_path_port: Option<u32>,
-    /// Pool from which networks without a subnet are served, CIDR; may be given several times [default: 10.0.0.0/8]
+    /// Pool from which networks without a subnet are served, CIDR; may be given several times [default: 10.0.0.0/8 and,
+    /// for IPv6, an fd00::/8 block of the swarm's own]
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     default_addr_pool: Vec<String>,
-    /// Mask length of such networks
+    /// Mask length of such networks' IPv4 subnets; those of IPv6 have 64 bits
     #[arg(long, default_value_t = 24, value_name = "BITS")]
     default_addr_pool_mask_length: u32,
     /// Whether this node runs tasks

@@ -16,8 +16,9 @@ pub struct Join {
     /// Address that other nodes reach: <ip|interface>[:port] [default: that from which the manager is reached]
     #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
     advertise_addr: String,
-    /// Address to listen on, if this node becomes a manager: <ip|interface>[:port]
-    #[arg(long, default_value = "0.0.0.0:2377", value_name = "ADDR")]
+    /// Address to listen on, if this node becomes a manager: <ip|interface>[:port] [default: 0.0.0.0:2377, with an IPv6
+    /// --advertise-addr [::]:2377]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
     listen_addr: String,
     /// Address or interface for traffic between tasks [default: that of --advertise-addr]
     #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
