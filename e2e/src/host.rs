@@ -197,6 +197,11 @@ impl Host {
         }
     }
 
+    /// Whether a `swarmd` was started here and not ended by the story.
+    pub(crate) fn runs(&self) -> bool {
+        self.daemon().is_some()
+    }
+
     /// Process id of `swarmd`, which must run.
     #[track_caller]
     pub fn pid(&self) -> i32 {

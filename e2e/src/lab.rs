@@ -2,13 +2,14 @@
 //!
 //! Each lab has names, namespaces, folders and cgroups of its own, so labs run side by side; the addresses inside
 //! are the same in all of them. Logs and what the kernel looked like at the end stay in `target/e2e/<story>` when
-//! a story fails, and go when it passes.
+//! a story fails, and go when it passes. Every story ends with an `audit` of what the swarm gave out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::audit;
 use crate::clean;
-use crate::command::run;
+use crate::command::{run, run_inside};
 use crate::host::Host;
 use crate::image;
 use crate::registry::{self, Registry, Strictness};
@@ -66,6 +67,23 @@ impl Lab {
     pub fn add_host(&mut self) {
         let number = u8::try_from(self.hosts.len() + 1).unwrap_or(u8::MAX);
         self.hosts.push(Host::new(&self.site, number));
+    }
+
+    /// Joins all hosts by a second network, with the device `eth1` and the address 192.168.88.(10 + number).
+    pub fn second_network(&self) {
+        let bridge = self.site.bridge();
+        run_inside(&bridge, "ip", &["link", "add", "br1", "type", "bridge"]).ok();
+        run_inside(&bridge, "ip", &["link", "set", "br1", "up"]).ok();
+        for host in &self.hosts {
+            let (name, number) = (host.name(), host.addr().octets()[3]);
+            let namespace = format!("{}-{name}", self.site.name);
+            let port = format!(
+                "ip link add {name}b type veth peer name eth1 netns {namespace}
+                 ip link set {name}b master br1 up"
+            );
+            run_inside(&bridge, "sh", &["-ec", &port]).ok();
+            host.sh(&format!("ip address add 192.168.88.{number}/24 dev eth1; ip link set eth1 up")).ok();
+        }
     }
 
     /// Host `number`, from 1.
@@ -159,7 +177,9 @@ impl Drop for Lab {
         if self.kept {
             return;
         }
-        let failed = std::thread::panicking();
+        let panicking = std::thread::panicking();
+        let flaws = if panicking { Vec::new() } else { audit::flaws(&self.hosts) };
+        let failed = panicking || !flaws.is_empty();
         if failed {
             self.diagnose();
         }
@@ -169,6 +189,7 @@ impl Drop for Lab {
         if !failed {
             let _ = fs::remove_dir_all(&self.site.logs);
         }
+        assert!(flaws.is_empty(), "what the swarm gave out is not sound:\n{}", flaws.join("\n"));
     }
 }
 

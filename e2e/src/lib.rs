@@ -6,6 +6,7 @@
 //!
 //! The bench panics where a step cannot be done: a step that fails is a story that fails.
 
+mod audit;
 pub mod bench;
 pub mod clean;
 mod command;

@@ -95,6 +95,40 @@ fn networks_that_cannot_be_are_refused() {
         ],
         &["gateway", "10.0.12.1", "10.0.11.0/24"],
     );
+    let mut create = |arguments: &[&str], names: &[&str]| {
+        refusals.check(&[&overlay[..], arguments, &["net"]].concat(), names);
+    };
+    let apart = ["10.0.11.0/24", "--subnet", "10.0.12.0/24"];
+    create(
+        &["10.0.11.0/24", "--subnet", "10.0.11.128/25"],
+        &["subnet", "10.0.11.128/25", "overlaps", "10.0.11.0/24"],
+    );
+    create(
+        &[&apart[..], &["--gateway", "10.0.11.1", "--gateway", "10.0.11.2"]].concat(),
+        &["gateway", "10.0.11.2"],
+    );
+    create(&["10.0.11.0/24", "--gateway", "10.0.11.255"], &["gateway", "10.0.11.255", "10.0.11.0/24"]);
+    create(&["10.0.11.0/24", "--ip-range", "10.0.12.0/25"], &["ip-range", "10.0.12.0", "10.0.11.0/24"]);
+    create(&["10.0.11.0/24", "--ip-range", "10.0.11.0/32"], &["range", "10.0.11.0/32"]);
+    create(&["10.0.11.0/24", "--aux-address", "a=10.0.12.1"], &["aux-address", "10.0.12.1", "10.0.11.0/24"]);
+    create(&["10.0.11.0/24", "--aux-address", "a=b"], &["aux-address", "a=b"]);
+    create(&["fe80::/64"], &["subnet", "fe80::/64"]);
+    create(&["fd00:9::/127"], &["subnet", "fd00:9::/127", "small"]);
+    create(&["10.0.11.0/24", "--opt", "com.docker.network.driver.mtu=9"], &["mtu", "\"9\"", "68"]);
+    create(&["fd00:9::/64", "--opt", "com.docker.network.driver.mtu=1000"], &["mtu", "1000", "1280"]);
+    let vni = "com.docker.network.driver.overlay.vxlanid_list";
+    create(&["10.0.11.0/24", "--opt", &format!("{vni}=16777216")], &[vni, "16777216"]);
+    create(&["10.0.11.0/24", "--opt", &format!("{vni}=4097")], &[vni, "4097", "taken"]);
+    create(&["10.0.11.0/24", "--scope", "local"], &["scope", "local", "swarm"]);
+    create(&["10.0.11.0/24", "--ipv4=false"], &["ipv4", "false"]);
+    create(&["10.0.11.0/24", "--ipam-driver", "dhcp"], &["ipam", "driver"]);
+    create(&["10.0.11.0/24", "--config-from", "taken"], &["10.0.11.0/24", "config"]);
+    create(&["10.0.11.0/24", "--config-only", "--internal"], &["internal"]);
+    refusals.check(
+        &["network", "create", "--config-from", "taken", "net"],
+        &["config_from", "taken", "config-only"],
+    );
+    refusals.check(&["network", "create", "--config-from", "nowhere", "net"], &["nowhere", "not found"]);
     refusals.check(&["network", "create", "--driver", "overlay", "no spaces"], &["name", "no spaces"]);
     refusals.check(&["network", "rm", "nowhere"], &["nowhere", "no such network"]);
     refusals.check(&["network", "inspect", "nowhere"], &["nowhere", "no such network"]);
@@ -126,6 +160,25 @@ fn services_that_cannot_be_are_refused() {
     create(&["--name", "web", "--publish", "80:80", &image], &["publish"]);
     create(&["--name", "web", "--secret", "key", &image], &["secret"]);
     create(&["--name", "web", "--stop-signal", "SIGNONE", &image], &["stop", "SIGNONE"]);
+
+    create(&["--name", "web", "--network", "name=net,ip=10.0.9", &image], &["ip=10.0.9"]);
+    create(&["--name", "web", "--network", "name=net,ip6=10.0.9.7", &image], &["ip6=10.0.9.7", "IPv6"]);
+    create(
+        &["--name", "web", "--network", "name=net,ip=10.0.8.7", &image],
+        &["addresses", "10.0.8.7", "10.0.9.0/24"],
+    );
+    create(
+        &["--name", "web", "--network", "name=net,ip=10.0.9.1", &image],
+        &["addresses", "10.0.9.1", "gateway"],
+    );
+    create(
+        &["--name", "web", "--network", "name=net,ip=10.0.9.2", &image],
+        &["addresses", "10.0.9.2", "taken"],
+    );
+    let seven = ["--name", "web", "--network", "name=net,ip=10.0.9.7"];
+    create(&[&seven[..], &["--replicas", "2", &image]].concat(), &["addresses", "10.0.9.7", "replicas"]);
+    create(&[&seven[..], &["--mode", "global", &image]].concat(), &["addresses", "10.0.9.7", "global"]);
+    create(&[&seven[..], &["--update-order", "start-first", &image]].concat(), &["order", "start-first"]);
 
     refusals.check(&["service", "scale", "taken=-1"], &["replicas", "-1"]);
     refusals.check(&["service", "scale", "nobody=1"], &["nobody", "no such service"]);
@@ -179,6 +232,22 @@ fn joins_that_cannot_be_are_refused() {
     let init = |address: &'static str| ["swarm", "init", "--advertise-addr", address];
     refusals.check_on(stranger, &init("nowhere0"), &["advertise-addr", "nowhere0", "address"]);
     refusals.check_on(stranger, &init("0.0.0.0"), &["advertise-addr", "0.0.0.0", "address"]);
+    let mut init = |arguments: &[&str], names: &[&str]| {
+        refusals.check_on(stranger, &[&["swarm", "init"], arguments].concat(), names);
+    };
+    init(
+        &["--advertise-addr", "fd77::13", "--listen-addr", "0.0.0.0:2377"],
+        &["fd77::13", "listen-addr", "[::]:2377"],
+    );
+    init(&["--data-path-addr", "nowhere0"], &["data-path-addr", "nowhere0"]);
+    init(&["--data-path-addr", "0.0.0.0"], &["data-path-addr", "0.0.0.0"]);
+    init(&["--data-path-port", "80"], &["data-path-port", "80", "1024"]);
+    init(&["--default-addr-pool", "10.20"], &["default-addr-pool", "10.20", "10.20.0.0/16"]);
+    init(&["--default-addr-pool", "10.20.0.1/16"], &["default_addr_pool", "10.20.0.1/16", "10.20.0.0/16"]);
+    init(&["--default-addr-pool", "10.20.0.0/26"], &["default_addr_pool", "10.20.0.0/26", "24"]);
+    init(&["--default-addr-pool", "fd00:1::/72"], &["default_addr_pool", "fd00:1::/72", "64"]);
+    init(&["--default-addr-pool", "10.0.0.0/8,10.1.0.0/16"], &["10.1.0.0/16", "overlaps", "10.0.0.0/8"]);
+    init(&["--default-addr-pool-mask-length", "31"], &["mask_length", "31", "30"]);
     drop(refusals);
 
     // After all that it joins as if nothing had been.
