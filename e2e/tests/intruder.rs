@@ -10,6 +10,7 @@ use identity::{CertificateDir, Credentials, Dialer};
 use nix::sched::{CloneFlags, setns};
 use proto::network::WatchRequest;
 use proto::network::directory_client::DirectoryClient;
+use proto::network::network_update::Kind;
 use proto::raft;
 use proto::raft::liveness_client::LivenessClient;
 use proto::raft::raft_client::RaftClient;
@@ -124,7 +125,9 @@ fn a_workers_certificate_opens_what_is_its_own() {
         assert!(said.contains(&tasks[0].id), "{said}");
 
         let other = self::channel(&others, h1);
-        let watch = DirectoryClient::new(other.clone()).watch(WatchRequest { session_id: id.clone() }).await;
+        let watch = DirectoryClient::new(other.clone())
+            .watch(WatchRequest { session_id: id.clone(), index: 0 })
+            .await;
         refused("another's session at the directory", watch, Code::NotFound);
         let assignments = AssignmentsRequest { session_id: id.clone() };
         let assignments = DispatcherClient::new(other.clone()).assignments(assignments).await;
@@ -134,6 +137,52 @@ fn a_workers_certificate_opens_what_is_its_own() {
     });
     h3.resume();
     assert_eq!(h1.wait_running("web", 1)[0].id, tasks[0].id);
+}
+
+/// A node is told what its own tasks need, and nothing else: read from what a manager sends it.
+#[test]
+fn a_worker_is_told_of_the_networks_of_its_own_tasks_alone() {
+    let lab = Lab::swarm("what a worker is told", 1, 2);
+    let (h1, h2) = (lab.host(1), lab.host(2));
+    for (network, subnet, on) in [("red", "10.0.1.0/24", "h2"), ("blue", "10.0.2.0/24", "h3")] {
+        let id = h1.create_network(network, subnet);
+        // One on the node itself, one on the manager.
+        for host in [on, "h1"] {
+            let place = format!("node.hostname=={host}");
+            let name = format!("{network}-{host}");
+            let attached = ["--constraint", &place, "--network", network, "--name", &name, &lab.web()];
+            h1.ctl(&[&["service", "create"], &attached[..]].concat()).ok();
+        }
+        assert_eq!(id.len(), 25);
+    }
+    let red = h1.inspect("network", "red")["Id"].as_str().unwrap().to_owned();
+    let task = |service: &str| h1.running(service).remove(0).id;
+    let (own, other) = (task("red-h2"), task("red-h1"));
+    h2.freeze();
+    let mine = credentials(h2);
+    let (updates, assigned) = inside(h2, async {
+        let channel = channel(&mine, h1);
+        let (_session, id) = open_session(&channel).await;
+        let watch = WatchRequest { session_id: id.clone(), index: 0 };
+        let mut directory = DirectoryClient::new(channel.clone()).watch(watch).await.unwrap().into_inner();
+        let assignments = AssignmentsRequest { session_id: id };
+        let assignments = DispatcherClient::new(channel).assignments(assignments).await;
+        let assignments = assignments.unwrap().into_inner().message().await.unwrap().unwrap();
+        (directory.message().await.unwrap().unwrap().updates, assignments.changes)
+    });
+    let networks: Vec<&str> = updates.iter().map(|update| update.network_id.as_str()).collect();
+    assert_eq!(networks, [red.as_str()]);
+    let Some(Kind::Complete(all)) = &updates[0].kind else { panic!("the whole first: {updates:?}") };
+    let mut endpoints: Vec<&str> = all.endpoints.iter().map(|endpoint| endpoint.task_id.as_str()).collect();
+    endpoints.sort_unstable();
+    let mut expected = [own.as_str(), other.as_str()];
+    expected.sort_unstable();
+    assert_eq!(endpoints, expected);
+    // Nothing of what it was assigned names the other network either.
+    assert_eq!(assigned.len(), 1);
+    let said = format!("{assigned:?} {updates:?}");
+    assert!(said.contains(&own) && !said.contains("blue") && !said.contains("10.0.2."), "{said}");
+    h2.resume();
 }
 
 #[test]

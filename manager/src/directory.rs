@@ -4,6 +4,9 @@
 //! A node needs a network while a task that is assigned to it and has not ended is attached to it: nobody can ask for
 //! more. What a node does with the entries is the worker's.
 //!
+//! A node that comes from another manager says up to which index it was told things; a manager that lags behind that
+//! catches up before it tells anything, so that nothing goes back on the node.
+//!
 //! Invariant: applying a stream's updates in order gives, at each index, what `entry::complete` gives for that index.
 
 mod confirmations;
@@ -42,6 +45,9 @@ const WINDOW: Duration = Duration::from_millis(25);
 
 /// Networks that a node can confirm in one call.
 const MOST_CONFIRMED: usize = 10_000;
+/// How long a manager may take to catch up with what a node knows. One that hears its leader lags by much less, unless the
+/// swarm is one that was restored from a backup and knows less than its nodes.
+const CATCH_UP: Duration = Duration::from_secs(10);
 
 pub struct Directory {
     store: Store,
@@ -83,7 +89,8 @@ impl directory_server::Directory for Directory {
         let node = peers::node_id(&request)?;
         let ended = self.sessions.find(&node, &request.get_ref().session_id)?;
         let subscription = self.hub.subscribe(node.clone(), Known::new(node));
-        Ok(Response::new(Box::pin(updates(subscription, ended))))
+        let caught_up = catch_up(self.store.clone(), request.get_ref().index);
+        Ok(Response::new(Box::pin(updates(caught_up, subscription, ended))))
     }
 
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
@@ -120,11 +127,25 @@ impl directory_server::Directory for Directory {
     }
 }
 
+/// Waits until the replica has what the node knows.
+async fn catch_up(store: Store, index: u64) -> Result<(), Status> {
+    let caught_up = tokio::time::timeout(CATCH_UP, store.applied(index)).await.is_ok();
+    if caught_up || store.leadership().borrow().leader.is_some() {
+        return Ok(());
+    }
+    Err(Status::unavailable(format!("this manager has not caught up with index {index}: ask another one")))
+}
+
 fn updates(
+    caught_up: impl Future<Output = Result<(), Status>> + Send,
     subscription: Subscription<Known>,
     ended: CancellationToken,
 ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send {
     async_stream::stream! {
+        if let Some(Err(behind)) = ended.run_until_cancelled(caught_up).await {
+            yield Err(behind);
+            return;
+        }
         let mut pace = Pace::new(WINDOW);
         loop {
             // Entries are made without holding up the hub.

@@ -1,5 +1,7 @@
 //! The directory over a session's stream.
 
+use std::time::Duration;
+
 use proto::model::TaskState;
 use proto::network::directory_client::DirectoryClient;
 use proto::network::network_update::Kind;
@@ -25,9 +27,9 @@ async fn a_network_comes_changes_and_goes_with_the_nodes_tasks() {
     let mut session = dispatcher.session(request).await.unwrap().into_inner();
     let session_id = session.message().await.unwrap().unwrap().session_id;
     let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
-    let wrong = client.watch(WatchRequest { session_id: "x".into() }).await.unwrap_err();
+    let wrong = client.watch(WatchRequest { session_id: "x".into(), index: 0 }).await.unwrap_err();
     assert_eq!(wrong.code(), Code::NotFound);
-    let mut updates = client.watch(WatchRequest { session_id }).await.unwrap().into_inner();
+    let mut updates = client.watch(WatchRequest { session_id, index: 0 }).await.unwrap().into_inner();
     let mut next = async || {
         let mut response = soon("an update", updates.message()).await.unwrap().unwrap();
         assert_eq!(response.updates.len(), 1);
@@ -66,7 +68,7 @@ async fn a_task_may_stop_when_its_nodes_have_confirmed_to_know_it() {
     let mut session = dispatcher.session(request).await.unwrap().into_inner();
     let session_id = session.message().await.unwrap().unwrap().session_id;
     let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
-    let request = WatchRequest { session_id: session_id.clone() };
+    let request = WatchRequest { session_id: session_id.clone(), ..Default::default() };
     let mut updates = client.watch(request).await.unwrap().into_inner();
     let mut next = async || soon("an update", updates.message()).await.unwrap().unwrap().updates.remove(0);
     assert!(!next().await.confirm, "nobody waits");
@@ -92,5 +94,30 @@ async fn a_task_may_stop_when_its_nodes_have_confirmed_to_know_it() {
     let start = tokio::time::Instant::now();
     tokio::join!(drained, confirm);
     assert!(start.elapsed().as_secs() < 4, "by the confirmation and not by the bound");
+    swarm.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_older_is_told_than_the_node_knows() {
+    let swarm = Swarm::start().await;
+    put(&swarm.store, [node(1)]).await;
+    put(&swarm.store, [network(1)]).await;
+    let web = service(1, &[1]);
+    put(&swarm.store, [web.clone()]).await;
+    put(&swarm.store, [task(1, &web, 1, &[1])]).await;
+    let mut dispatcher = DispatcherClient::new(swarm.worker(&node_id(1)));
+    let request = SessionRequest { description: Some(NodeDescription::default()), ..Default::default() };
+    let mut session = dispatcher.session(request).await.unwrap().into_inner();
+    let session_id = session.message().await.unwrap().unwrap().session_id;
+    // Another manager told the node more than this one has heard of yet.
+    let index = swarm.store.view().index() + 1;
+    let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
+    let mut updates = client.watch(WatchRequest { session_id, index }).await.unwrap().into_inner();
+    let early = tokio::time::timeout(Duration::from_millis(300), updates.message()).await;
+    assert!(early.is_err(), "{early:?}");
+    put(&swarm.store, [task(2, &web, 1, &[1])]).await;
+    let told = soon("the whole", updates.message()).await.unwrap().unwrap().updates.remove(0);
+    let Some(Kind::Complete(all)) = told.kind else { panic!("the whole first") };
+    assert!(told.index >= index && all.endpoints.len() == 2, "{} {}", told.index, all.endpoints.len());
     swarm.stop().await;
 }

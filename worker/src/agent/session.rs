@@ -194,7 +194,7 @@ async fn follow_assignments(
 
 async fn follow_directory(parts: &Parts, channel: Channel, session_id: &str) -> Result<Infallible, Error> {
     let mut directory = DirectoryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-    let request = WatchRequest { session_id: session_id.to_owned() };
+    let request = WatchRequest { session_id: session_id.to_owned(), index: parts.networks.told() };
     let stream = directory.watch(request).await;
     let mut stream = stream.map_err(|status| Error::call("Directory.Watch", status))?.into_inner();
     loop {

@@ -60,6 +60,7 @@ pub struct Networks {
     resolver: Resolver,
     mended: Arc<AtomicU64>,
     confirmed: watch::Receiver<Confirmed>,
+    told: Arc<AtomicU64>,
 }
 
 impl Networks {
@@ -80,7 +81,7 @@ impl Networks {
         let run = async move {
             tokio::join!(actor.run(received, stop), serving.ended());
         };
-        (Self { requests, kernel, resolver, mended, confirmed }, run)
+        (Self { requests, kernel, resolver, mended, confirmed, told: Arc::default() }, run)
     }
 
     /// Where the namespace of a task is, whether it exists or not.
@@ -120,8 +121,16 @@ impl Networks {
 
     /// Takes what the directory stream told. An error means that the stream cannot be trusted any more.
     pub async fn update(&self, updates: Vec<NetworkUpdate>) -> Result<(), DirectoryError> {
+        let index = updates.iter().map(|update| update.index).max().unwrap_or_default();
         // A stopped actor needs no directory.
-        self.ask(|reply| Request::Update(updates, reply)).await.unwrap_or(Ok(()))
+        self.ask(|reply| Request::Update(updates, reply)).await.unwrap_or(Ok(()))?;
+        self.told.fetch_max(index, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The highest store index at which a directory stream told something: the next one shall tell nothing older.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// Which updates the kernel works by, of those that a manager has asked about.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::{Stream, StreamExt};
 use proto::network::directory_server::{Directory, DirectoryServer};
@@ -55,6 +55,10 @@ pub struct Told {
     managers: watch::Sender<Vec<wire::WeightedPeer>>,
     subscriptions: watch::Sender<Option<wire::SubscriptionMessage>>,
     pub sessions: watch::Sender<usize>,
+    /// Up to which index each directory stream was told that the node knows.
+    pub known: watch::Sender<Vec<u64>>,
+    /// At which index the directory tells things.
+    pub index: AtomicU64,
     pub beats: AtomicUsize,
     /// Calls that reported something.
     pub calls: watch::Sender<usize>,
@@ -79,6 +83,8 @@ impl Manager {
             managers: watch::channel(Vec::new()).0,
             subscriptions: watch::channel(None).0,
             sessions: watch::channel(0).0,
+            known: watch::channel(Vec::new()).0,
+            index: AtomicU64::new(1),
             beats: AtomicUsize::new(0),
             calls: watch::channel(0).0,
             reports: watch::channel(BTreeMap::new()).0,
@@ -155,13 +161,13 @@ impl Told {
 }
 
 /// What the directory stream says now: the networks of the assigned tasks.
-fn directory(tasks: &[wire::Task], endpoints: &[Endpoint]) -> WatchResponse {
+fn directory(tasks: &[wire::Task], endpoints: &[Endpoint], index: u64) -> WatchResponse {
     let attachments = tasks.iter().flat_map(|task| &task.networks);
     let ids: BTreeSet<String> =
         attachments.filter_map(|attachment| Some(attachment.network.as_ref()?.id.clone())).collect();
     let update = |network_id| NetworkUpdate {
         network_id,
-        index: 1,
+        index,
         kind: Some(Kind::Complete(NetworkDirectory { endpoints: endpoints.to_vec(), ..Default::default() })),
         confirm: endpoints.iter().any(|endpoint| !endpoint.ready),
     };
@@ -261,18 +267,20 @@ impl Dispatcher for Told {
 impl Directory for Told {
     type WatchStream = Sending<WatchResponse>;
 
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        self.known.send_modify(|known| known.push(request.into_inner().index));
         if self.silent_directory.load(Ordering::Relaxed) {
             return Ok(Response::new(futures_util::stream::pending().boxed()));
         }
         let (tasks, endpoints) = (self.tasks.subscribe(), self.endpoints.subscribe());
-        let first = directory(&tasks.borrow(), &endpoints.borrow());
+        let index = self.index.load(Ordering::Relaxed);
+        let first = directory(&tasks.borrow(), &endpoints.borrow(), index);
         let (by_task, by_endpoint) = (tasks.clone(), endpoints.clone());
         let changes = futures_util::stream::select(
             WatchStream::from_changes(tasks).map(|_| ()),
             WatchStream::from_changes(endpoints).map(|_| ()),
         );
-        let later = changes.map(move |()| directory(&by_task.borrow(), &by_endpoint.borrow()));
+        let later = changes.map(move |()| directory(&by_task.borrow(), &by_endpoint.borrow(), index));
         Ok(Response::new(futures_util::stream::iter([first]).chain(later).map(Ok).boxed()))
     }
 

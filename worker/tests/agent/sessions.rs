@@ -40,6 +40,23 @@ async fn another_manager_takes_over_without_touching_tasks() {
 }
 
 #[tokio::test]
+async fn the_next_manager_is_told_how_much_the_node_knows() {
+    let node = Node::new();
+    let (first, second) = (Manager::start("m1").await, Manager::start("m2").await);
+    for (manager, index) in [(&first, 7), (&second, 5)] {
+        manager.told.index.store(index, Ordering::Relaxed);
+        manager.assign(vec![task("t1", 3)]);
+        manager.name_managers(&[&first, &second]);
+    }
+    let worker = node.start(&[&first]);
+    first.reported("t1", TaskState::Running).await;
+    assert_eq!(*first.told.known.borrow(), [0]);
+    drop(first);
+    lab::seen(&second.told.known, "directory stream", |known| (known[..] == [7]).then_some(())).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn only_all_managers_together_can_tell_a_node_that_it_was_removed() {
     let node = Node::new();
     let (first, second) = (Manager::start("m1").await, Manager::start("m2").await);
