@@ -101,9 +101,16 @@ async fn step(sites: &mut Sites<'_>, action: &Action) -> Result<(), Error> {
             let route = route::add_default(index, default.via);
             tolerate(site.netlink.apply(route, Mode::Create).await, &[Errno::EEXIST]).map_err(failed)
         }
-        Change::CreateNamespace | Change::RemoveNamespace => Ok(()),
         // Not planned here: `steering` does it all within the namespace.
         Change::Steer(_) | Change::ForgetFlows(_) => Ok(()),
+        // Namespaces are dealt with above, encryption by `ensure::encryption`.
+        Change::CreateNamespace
+        | Change::RemoveNamespace
+        | Change::AddAssociation(_)
+        | Change::RemoveAssociation(_)
+        | Change::PutPolicy(_)
+        | Change::RemovePolicy(_)
+        | Change::SetShield(_) => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::esp::Encryption;
 use crate::mac::Mac;
 
 macro_rules! key {
@@ -73,10 +74,13 @@ pub struct Overlay {
     pub local: IpAddr,
     pub subnets: Vec<Subnet>,
     /// Bytes of an inner IP packet; `None` derives it from the device that holds `local`, less 50 (IPv4 underlay)
-    /// or 70 (IPv6 underlay).
+    /// or 70 (IPv6 underlay), and less what
+    /// ESP adds on an encrypted network.
     pub mtu: Option<u16>,
     /// An internal network has no gateway: the gateways' addresses are answered by nobody.
     pub internal: bool,
+    /// `None`: in cleartext.
+    pub encryption: Option<Encryption>,
     /// Endpoints on other nodes. Those whose VTEP is `local` are this node's own and are passed over.
     pub peers: BTreeMap<PeerKey, Peer>,
     /// Balanced in each sandbox that is attached. Shared, since the driver remembers what it has told the kernel.

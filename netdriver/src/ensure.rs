@@ -3,11 +3,13 @@
 //! Sandboxes that nobody wants go first and networks that nobody wants last, so that nothing is taken from under a
 //! task; networks come before the sandboxes that are attached to them.
 
+mod encryption;
 mod gateway;
 mod network;
 mod sandbox;
 mod steering;
 
+pub use encryption::Shield;
 pub use gateway::Legs;
 
 use std::collections::BTreeSet;
@@ -71,6 +73,8 @@ pub async fn ensure(node: &Netdriver, desired: &Desired, scope: Scope) -> Report
     gather(&mut report, unwanted.map(|key| node.remove_network(key).boxed())).await;
 
     if covered.all {
+        let unclear = report.errors.iter().any(|(subject, _)| matches!(subject, Subject::Network(_)));
+        report.absorb(node.sweep_encryption(desired, unclear).await);
         report.absorb(node.sweep_gateway(desired).await);
     }
     report

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
+use crate::capability::Lacks;
 use crate::desired::{NetworkKey, PeerKey, SandboxKey};
 use crate::netlink::Refusal;
 use crate::plan::Action;
+use crate::xfrm::AssociationId;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -56,6 +58,17 @@ pub enum Error {
 
     #[error("nft: {0}")]
     Nft(String),
+
+    #[error("the network is encrypted, and this node's kernel lacks what that needs: {0}")]
+    CannotEncrypt(Lacks),
+
+    #[error(
+        "the security parameter index 0x{spi:08x} is in use by another network: another incarnation is needed"
+    )]
+    SpiTaken { spi: u32 },
+
+    #[error("the {id} is gone, and its keys must not be used again: another incarnation is needed")]
+    Spent { id: AssociationId },
 }
 
 impl Error {
@@ -67,8 +80,20 @@ impl Error {
         move |cause| Self::Read { what: what.into(), cause }
     }
 
+    /// Whether it takes another [`Incarnation`](crate::Incarnation) to go on.
+    pub fn needs_incarnation(&self) -> bool {
+        matches!(self, Self::SpiTaken { .. } | Self::Spent { .. })
+    }
+
     /// Whether the same call may succeed later although the desired state stays as it is.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Invalid { .. } | Self::UnknownNetwork(_) | Self::ForeignTunnel { .. })
+        let hopeless = matches!(
+            self,
+            Self::Invalid { .. }
+                | Self::UnknownNetwork(_)
+                | Self::ForeignTunnel { .. }
+                | Self::CannotEncrypt(_)
+        );
+        !hopeless
     }
 }

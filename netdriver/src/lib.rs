@@ -6,10 +6,12 @@
 
 mod address;
 mod apply;
+mod capability;
 mod desired;
 mod driver;
 mod ensure;
 mod error;
+mod esp;
 mod keyed;
 mod link;
 mod mac;
@@ -28,6 +30,7 @@ mod route;
 mod site;
 mod steering;
 mod sysctl;
+mod xfrm;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -36,19 +39,22 @@ use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::RouteNetlinkMessage;
 use tokio::sync::{Mutex, Semaphore};
 
+pub use capability::Lacks;
 pub use desired::{
     Attachment, Desired, NetworkKey, Overlay, Peer, PeerKey, RESOLVER_PORT, Sandbox, SandboxKey, Scope,
     Service, Services, Subnet,
 };
 pub use error::Error;
+pub use esp::{Encryption, Handover, Incarnation, Secret};
 pub use mac::{Mac, mac_for};
 pub use model::{DefaultRoute, End, Kind, Link, Namespace, Place, Port, Vxlan, World};
 pub use netlink::Refusal;
 pub use plan::{Action, Change, LinkChange};
 pub use report::{Report, Subject};
 pub use resolver::ResolverSockets;
+pub use xfrm::{Association, AssociationId, Policy};
 
-use ensure::Legs;
+use ensure::{Legs, Shield};
 use keyed::{Keyed, NetworkState, SandboxState};
 use observe::Look;
 use route::Route;
@@ -85,6 +91,10 @@ pub struct Netdriver {
     networks: Keyed<NetworkKey, NetworkState>,
     sandboxes: Keyed<SandboxKey, SandboxState>,
     legs: Mutex<Legs>,
+    shield: Mutex<Shield>,
+    /// Associations that this node has sent with.
+    spent: std::sync::Mutex<BTreeSet<AssociationId>>,
+    lacks: Lacks,
     turns: Semaphore,
 }
 
@@ -99,6 +109,9 @@ impl Netdriver {
             networks: Keyed::default(),
             sandboxes: Keyed::default(),
             legs: Mutex::default(),
+            shield: Mutex::default(),
+            spent: std::sync::Mutex::default(),
+            lacks: capability::probe().await,
             turns: Semaphore::new(site::AT_ONCE),
         };
         node.read_legs().await?;
@@ -153,6 +166,15 @@ impl Netdriver {
             routes.extend(route::parse(&message).filter(Route::is_telling).map(|route| route.destination));
         }
         Ok(routes)
+    }
+
+    /// What this kernel lacks for encrypted networks; empty if it can.
+    pub fn lacks_for_encryption(&self) -> &Lacks {
+        &self.lacks
+    }
+
+    fn can_encrypt(&self) -> Result<(), Error> {
+        if self.lacks.is_empty() { Ok(()) } else { Err(Error::CannotEncrypt(self.lacks.clone())) }
     }
 
     async fn sites(&self) -> Sites<'_> {

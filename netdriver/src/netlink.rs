@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
     NetlinkMessage, NetlinkPayload,
@@ -87,17 +87,22 @@ impl Netlink {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = flags;
         let mut handle = self.handle.clone();
-        let mut answers = handle.request(request).map_err(|_| Refusal::Closed)?;
-        let mut found = Vec::new();
-        while let Some(answer) = answers.next().await {
-            match answer.payload {
-                NetlinkPayload::InnerMessage(message) => found.push(message),
-                NetlinkPayload::Error(error) if error.code.is_some() => return Err(Refusal::from(&error)),
-                _ => {}
-            }
-        }
-        Ok(found)
+        collect(handle.request(request).map_err(|_| Refusal::Closed)?).await
     }
+}
+
+/// The answers to one request, of whichever family.
+pub async fn collect<M>(answers: impl Stream<Item = NetlinkMessage<M>>) -> Result<Vec<M>, Refusal> {
+    let mut answers = std::pin::pin!(answers);
+    let mut found = Vec::new();
+    while let Some(answer) = answers.next().await {
+        match answer.payload {
+            NetlinkPayload::InnerMessage(message) => found.push(message),
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(Refusal::from(&error)),
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Why the kernel refused a request.

@@ -102,6 +102,15 @@ fn unmount_and_unlink(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A namespace without a name, which ends with the file.
+pub async fn scratch() -> io::Result<File> {
+    on_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        File::open("/proc/thread-self/ns/net")
+    })
+    .await?
+}
+
 /// Runs `work` on a thread inside `namespace` (`None`: the process's own), within the caller's runtime, so that
 /// sockets can be registered there.
 pub async fn within<T: Send + 'static>(

@@ -15,9 +15,13 @@ pub async fn run(namespace: Option<&File>, script: String) -> Result<(), Error> 
     if output.status.success() { Ok(()) } else { Err(Error::Nft(complaint(&output))) }
 }
 
-/// The text of an IPv4 table as `nft` prints it; `None` if there is no such table.
-pub async fn list(namespace: Option<&File>, table: &'static str) -> Result<Option<String>, Error> {
-    let output = nft(namespace, vec!["list", "table", "ip", table], String::new()).await?;
+/// The text of a table as `nft` prints it; `None` if there is no such table.
+pub async fn list(
+    namespace: Option<&File>,
+    family: &'static str,
+    table: &'static str,
+) -> Result<Option<String>, Error> {
+    let output = nft(namespace, vec!["list", "table", family, table], String::new()).await?;
     let complaint = complaint(&output);
     match output.status.success() {
         true => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),

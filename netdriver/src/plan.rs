@@ -6,12 +6,14 @@
 //! Invariant: once the actions are done, planning again returns none.
 
 mod action;
+mod secure;
 mod settle;
 
 #[cfg(test)]
 mod tests;
 
 pub use action::{Action, Change, LinkChange};
+pub(crate) use secure::{Security, secure};
 
 use crate::model::{End, Kind, Link, Namespace, Place, World};
 use settle::settle;

@@ -112,3 +112,34 @@ async fn a_gateway_that_cannot_be_is_refused_at_once() {
     let error = Netdriver::open(config).await.unwrap_err().to_string();
     assert_eq!(error, "gateway bridge \"much_too_long_a_name\": a device name of 1 to 15 bytes is allowed");
 }
+
+/// On a kernel that can, the network is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kernel_that_cannot_encrypt_says_what_it_lacks_and_makes_nothing() {
+    let (hosts, _switch) = hosts(1).await;
+    let host = &hosts[0];
+    let lacks = host.driver.lacks_for_encryption().to_string();
+    let before = host.traces();
+    let encryption = netdriver::Encryption {
+        keys: [(1, netdriver::Secret::new([7; 32]))].into(),
+        sending: 1,
+        ..netdriver::Encryption::without_keys()
+    };
+    let sealed = alone(host, |overlay| overlay.encryption = Some(encryption.clone()));
+    let told = complaints(host, &sealed).await;
+    if lacks.is_empty() {
+        assert!(told.is_empty(), "{told:?}");
+        return;
+    }
+    let expected = "network red: the network is encrypted, and this node's kernel lacks what that needs:";
+    assert_eq!(told, [format!("{expected} {lacks}")]);
+    assert_eq!(host.traces(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_encrypted_network_without_keys_is_refused() {
+    let (hosts, _switch) = hosts(1).await;
+    let sealed = alone(&hosts[0], |o| o.encryption = Some(netdriver::Encryption::without_keys()));
+    let told = complaints(&hosts[0], &sealed).await;
+    assert_eq!(told, ["network red: sending \"0\": it must be one of the keys"]);
+}

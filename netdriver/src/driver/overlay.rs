@@ -13,13 +13,17 @@ use ipnet::IpNet;
 
 use crate::desired::{Attachment, Overlay, Peer, SandboxKey, Subnet};
 use crate::error::Error;
+use crate::esp;
 use crate::mac::mac_for;
 use crate::model::{End, Kind, Link, Namespace, Place, Port, Vxlan};
 use crate::name;
 
-/// RFC 7348 section 4.3: outer Ethernet 14, IP, UDP 8 and VXLAN 8 bytes.
-const OVERHEAD_V4: u32 = 50;
-const OVERHEAD_V6: u32 = 70;
+/// Bytes around an inner packet: its Ethernet header, then those of RFC 7348 section 5, without the outer Ethernet's.
+const ETHERNET: u32 = 14;
+const VXLAN: u32 = 8;
+const UDP: u32 = 8;
+const IPV4: u32 = 20;
+const IPV6: u32 = 40;
 
 /// RFC 791 demands 68 of IPv4, RFC 8200 1280 of IPv6.
 const MTU_MIN: u16 = 68;
@@ -88,8 +92,11 @@ pub fn port(attachment: &Attachment, sandbox: &SandboxKey, interface: String, mt
 }
 
 /// Bytes of an inner packet over a device with this MTU.
-pub fn inner_mtu(underlay: u32, local: IpAddr) -> u32 {
-    underlay.saturating_sub(if local.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 })
+pub fn inner_mtu(underlay: u32, local: IpAddr, encrypted: bool) -> u32 {
+    let ip_header = if local.is_ipv4() { IPV4 } else { IPV6 };
+    let room = underlay.saturating_sub(ip_header);
+    let payload = if encrypted { esp::largest_payload(room) } else { room };
+    payload.saturating_sub(UDP + VXLAN + ETHERNET)
 }
 
 pub fn validate(overlay: &Overlay) -> Result<(), Error> {
@@ -109,6 +116,11 @@ pub fn validate(overlay: &Overlay) -> Result<(), Error> {
     if let Some(subnet) = overlay.subnets.iter().find(|subnet| !subnet.net.contains(&subnet.gateway)) {
         return refuse("gateway", subnet.gateway.to_string(), "give an address of the subnet");
     }
+    if let Some(encryption) = &overlay.encryption
+        && !encryption.keys.contains_key(&encryption.sending)
+    {
+        return refuse("sending", encryption.sending.to_string(), "it must be one of the keys");
+    }
     Ok(())
 }
 
@@ -125,4 +137,17 @@ pub fn left_out(overlay: &Overlay) -> impl Iterator<Item = Error> {
         vtep: peer.vtep,
         local: overlay.local,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inner_mtu_is_what_the_headers_leave() {
+        let [v4, v6]: [IpAddr; 2] = ["192.0.2.1", "2001:db8::1"].map(|addr| addr.parse().unwrap());
+        let mtu = |local, encrypted| inner_mtu(1500, local, encrypted);
+        assert_eq!([mtu(v4, false), mtu(v6, false), mtu(v4, true), mtu(v6, true)], [1450, 1430, 1416, 1396]);
+        assert_eq!(inner_mtu(60, v6, true), 0);
+    }
 }

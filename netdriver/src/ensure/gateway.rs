@@ -124,7 +124,7 @@ impl Netdriver {
         legs.ready = errors.is_empty();
         if legs.listing.is_none() || done.iter().any(|action| matches!(action.change, Change::SetRules(_))) {
             let file = sites.get(&Place::Host).and_then(|site| site.file.as_ref());
-            legs.listing = nft::list(file, gateway::TABLE).await?;
+            legs.listing = nft::list(file, "ip", gateway::TABLE).await?;
         }
         Ok((done, errors))
     }
@@ -143,7 +143,7 @@ impl Netdriver {
         let gateway = Gateway::of(&self.config);
         let mut found = look(sites, Look::Devices(&[gateway.bridge])).await?;
         let file = sites.get(&Place::Host).and_then(|site| site.file.as_ref());
-        let listing = nft::list(file, gateway::TABLE).await?;
+        let listing = nft::list(file, "ip", gateway::TABLE).await?;
         found.rules = listing.map(|listing| {
             // What nft prints is compared only with what it printed; before that, the mark has to do.
             let as_set = match &legs.listing {

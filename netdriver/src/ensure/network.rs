@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
-use super::{carry_out, check_key, failure, report};
+use super::{carry_out, check_key, encryption, failure, report};
 use crate::desired::{NetworkKey, Overlay};
 use crate::driver::overlay;
 use crate::error::Error;
-use crate::model::{Namespace, Place, World};
+use crate::model::{Kind, Namespace, Place, World};
 use crate::observe::{self, Look};
 use crate::plan::{Action, Change, LinkChange, plan};
 use crate::report::{Report, Subject};
@@ -58,8 +58,11 @@ impl Netdriver {
         if !actions.iter().all(Action::is_entry) {
             return Ok(None);
         }
+        let (mut done, mut errors) = self.secure(&mut sites, overlay).await?;
         let outcome = apply::apply(&mut sites, actions).await;
-        Ok(Some((outcome.done, outcome.errors)))
+        done.extend(outcome.done);
+        errors.extend(outcome.errors);
+        Ok(Some((done, errors)))
     }
 
     /// Brings all of a network about, while no sandbox is being attached.
@@ -67,6 +70,11 @@ impl Netdriver {
         let state = self.networks.lease(key);
         let mut frame = state.frame.write().await;
         *frame = None;
+        let mut shielded = Vec::new();
+        if overlay.encryption.is_some() {
+            self.can_encrypt()?;
+            self.raise_shield(overlay, &mut shielded).await?;
+        }
         let mut sites = self.sites().await;
         let mtu = mtu(&mut sites, overlay).await?;
         let place = Place::Network(key.clone());
@@ -78,9 +86,22 @@ impl Netdriver {
             }
             None => World::new(),
         };
-        let (done, errors) = carry_out(&mut sites, &one(&place, wanted), &found).await;
-        *frame = errors.iter().all(is_about_entry).then_some(mtu);
+        let (mut done, mut errors) = (shielded, Vec::new());
+        let secured = self.secure(&mut sites, overlay).await?;
+        done.extend(secured.0);
+        errors.extend(secured.1);
+        let carried_out = carry_out(&mut sites, &one(&place, wanted), &found).await;
+        *frame = carried_out.1.iter().all(is_about_entry).then_some(mtu);
+        done.extend(carried_out.0);
+        errors.extend(carried_out.1);
         Ok((done, errors))
+    }
+
+    async fn secure(&self, sites: &mut Sites<'_>, overlay: &Overlay) -> Result<Done, Error> {
+        match &overlay.encryption {
+            Some(encryption) => encryption::bring(sites, overlay, encryption, &self.spent).await,
+            None => Ok(Done::default()),
+        }
     }
 
     /// Ports of sandboxes that exist are theirs to judge. The directory is read after the ports were, so that a port
@@ -134,9 +155,22 @@ impl Netdriver {
             None if sites.path(&place).exists() => one(&place, Namespace::default()),
             None => World::new(),
         };
-        let done = carry_out(&mut sites, &World::new(), &found).await;
-        drop(frame);
-        Ok(done)
+        let vni = found.get(&place).and_then(vni);
+        let (mut done, mut errors) = carry_out(&mut sites, &World::new(), &found).await;
+        drop((frame, sites));
+        if let Some(vni) = vni.filter(|_| errors.is_empty()) {
+            let unsecured = self.unsecure(vni).await?;
+            done.extend(unsecured.0);
+            errors.extend(unsecured.1);
+        }
+        Ok((done, errors))
+    }
+}
+
+fn vni(namespace: &Namespace) -> Option<u32> {
+    match &namespace.links.get(name::VXLAN)?.kind {
+        Kind::Vxlan(vxlan) => Some(vxlan.vni),
+        _ => None,
     }
 }
 
@@ -168,7 +202,9 @@ async fn mtu(sites: &mut Sites<'_>, overlay: &Overlay) -> Result<u32, Error> {
         Ok(None)
     };
     let underlay = read().await.map_err(Error::read("the host's addresses"))?.ok_or_else(no_underlay)?;
-    Ok(overlay.mtu.map_or_else(|| overlay::inner_mtu(underlay, local), u32::from))
+    Ok(overlay
+        .mtu
+        .map_or_else(|| overlay::inner_mtu(underlay, local, overlay.encryption.is_some()), u32::from))
 }
 
 fn is_about_entry(error: &Error) -> bool {

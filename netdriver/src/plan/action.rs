@@ -1,5 +1,6 @@
 //! The steps a plan consists of, and how they read in a report.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -7,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::mac::Mac;
 use crate::model::{DefaultRoute, Link, Place, Port};
+use crate::xfrm::{Association, AssociationId, Policy};
 
 /// One change to the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,13 @@ pub enum Change {
     Steer(usize),
     /// Forgets so many connections to backends that are gone.
     ForgetFlows(usize),
+    AddAssociation(Association),
+    RemoveAssociation(AssociationId),
+    /// Also replaces.
+    PutPolicy(Policy),
+    RemovePolicy(Policy),
+    /// Networks whose packets must be encrypted; none: the table goes.
+    SetShield(BTreeMap<u32, u16>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +101,15 @@ impl fmt::Display for Action {
             Change::AddDefaultRoute(route) => write!(f, "default route via {} dev {}", route.via, route.link),
             Change::Steer(count) => write!(f, "steer packets: {count} operations"),
             Change::ForgetFlows(count) => write!(f, "forget {count} connections to backends that are gone"),
+            Change::AddAssociation(association) => {
+                write!(f, "add {} from {}, VNI {}", association.id, association.source, association.vni)
+            }
+            Change::RemoveAssociation(id) => write!(f, "remove {id}"),
+            Change::PutPolicy(policy) => write!(f, "send {policy}"),
+            Change::RemovePolicy(policy) => write!(f, "no longer send {policy}"),
+            Change::SetShield(networks) => {
+                write!(f, "let only encrypted packets pass of {} networks", networks.len())
+            }
         }
     }
 }

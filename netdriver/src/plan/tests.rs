@@ -38,7 +38,8 @@ fn apply(world: &mut World, action: &Action) {
             assert!(at(world, place).links[&route.link].up, "{action}: the device is down");
             at(world, place).default_route = Some(route.clone());
         }
-        Change::Steer(_) | Change::ForgetFlows(_) => unreachable!("{action}: never planned"),
+        // Planned apart from worlds.
+        other => unreachable!("{action}: {other:?} is never planned"),
     }
 }
 
@@ -131,6 +132,7 @@ fn network(vni: u32, peers: &[(u8, u8)]) -> Overlay {
         subnets: vec![Subnet { net: "10.0.0.0/24".parse().unwrap(), gateway: [10, 0, 0, 1].into() }],
         mtu: None,
         internal: vni.is_multiple_of(2),
+        encryption: None,
         peers: peers.collect(),
         services: Default::default(),
     }

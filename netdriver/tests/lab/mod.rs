@@ -200,6 +200,7 @@ pub fn overlay(vni: u8, local: IpAddr) -> Overlay {
         ],
         mtu: None,
         internal: false,
+        encryption: None,
         peers: Default::default(),
         services: Default::default(),
     }

@@ -118,6 +118,7 @@ impl State {
             subnets: network.subnets.clone(),
             mtu: network.mtu,
             internal: network.internal,
+            encryption: None,
             peers: self.directory.peers(&network.id, &self.own),
             services: self.directory.services(&network.id),
         }
