@@ -7,6 +7,7 @@
 
 mod clusters;
 mod filter;
+mod keys;
 pub mod limits;
 mod networks;
 mod nodes;

@@ -12,6 +12,7 @@
 mod confirmations;
 mod entry;
 mod need;
+mod report;
 mod stream;
 mod tell;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use futures_util::Stream;
 use proto::model::NodeId;
 use proto::network::directory_server;
 use proto::network::{
-    ConfirmRequest, ConfirmResponse, DrainRequest, DrainResponse, WatchRequest, WatchResponse,
+    ConfirmRequest, ConfirmResponse, DrainRequest, DrainResponse, ReportKeysRequest, ReportKeysResponse,
+    WatchRequest, WatchResponse,
 };
 use raft_store::Store;
 use tokio::sync::mpsc;
@@ -37,6 +39,8 @@ use crate::dispatcher::Sessions;
 use crate::fanout::{Hub, Pace, Subscription};
 use crate::peers::{self, Peers};
 use confirmations::{Confirmations, Confirmed};
+pub use entry::is_placed;
+pub use need::members;
 pub use stream::Known;
 pub use tell::{Ear, Teller};
 
@@ -124,6 +128,17 @@ impl directory_server::Directory for Directory {
             }
         }
         Ok(Response::new(DrainResponse {}))
+    }
+
+    async fn report_keys(
+        &self,
+        request: Request<ReportKeysRequest>,
+    ) -> Result<Response<ReportKeysResponse>, Status> {
+        let node = peers::node_id(&request)?;
+        let ReportKeysRequest { session_id, reports } = request.into_inner();
+        self.sessions.find(&node, &session_id)?;
+        report::write(&self.store, &node, reports).await?;
+        Ok(Response::new(ReportKeysResponse {}))
     }
 }
 

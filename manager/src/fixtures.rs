@@ -51,6 +51,7 @@ fn with_meta(object: Object, meta: Meta) -> Object {
         Object::Task(task) => Task { meta, ..Task::clone(&task) }.into(),
         Object::Network(network) => Network { meta, ..Network::clone(&network) }.into(),
         Object::Cluster(cluster) => Cluster { meta, ..Cluster::clone(&cluster) }.into(),
+        Object::Keyring(keyring) => Keyring { meta, ..Keyring::clone(&keyring) }.into(),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocator::Allocator;
+use crate::keymanager::KeyManager;
 use crate::orchestrator::{Orchestrator, Reaper};
 use crate::reconcile::{self, Lead};
 use crate::scheduler::Scheduler;
@@ -43,6 +44,7 @@ pub fn loops() -> Vec<Loop> {
     vec![
         Loop::new("orchestrator", |lead| reconcile::run(lead, Orchestrator)),
         Loop::new("allocator", |lead| reconcile::run(lead, Allocator)),
+        Loop::new("key manager", |lead| reconcile::run(lead, KeyManager)),
         Loop::new("scheduler", |lead| reconcile::run(lead, Scheduler)),
         Loop::new("reaper", |lead| reconcile::run(lead, Reaper)),
     ]

@@ -16,6 +16,7 @@ mod error;
 mod fanout;
 #[cfg(test)]
 mod fixtures;
+pub mod keymanager;
 pub mod leader;
 mod liveness;
 mod logbroker;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use proto::model::{ClusterId, NodeId};
 use proto::network::confirmations_server::ConfirmationsServer;
 use proto::network::directory_server::DirectoryServer;
+use proto::network::keys_server::KeysServer;
 use proto::raft::liveness_server::LivenessServer;
 use proto::wire::ca_server::CaServer;
 use proto::wire::control_server::ControlServer;
@@ -86,6 +88,7 @@ pub struct Manager {
 /// One of each, for both listeners.
 struct Services {
     control: ControlServer<Control>,
+    keys: KeysServer<Control>,
     logs: LogsServer<Logs>,
     log_broker: LogBrokerServer<Logs>,
     dispatcher: DispatcherServer<Dispatcher>,
@@ -110,9 +113,10 @@ impl Manager {
         let (directory, followed) = Directory::new(store.clone(), sessions, node.clone(), peers.clone());
         let logs = Logs::new(node, store.clone(), peers.clone(), stop.clone());
         let ca = Ca::new(store.clone(), clock.clone());
+        let control = Control::new(store.clone());
         let services = Services {
-            control: ControlServer::new(Control::new(store.clone()))
-                .max_decoding_message_size(LARGEST_REQUEST),
+            keys: KeysServer::new(control.clone()),
+            control: ControlServer::new(control).max_decoding_message_size(LARGEST_REQUEST),
             logs: LogsServer::new(logs.clone()),
             log_broker: LogBrokerServer::new(logs),
             dispatcher: DispatcherServer::new(dispatcher).max_decoding_message_size(LARGEST_REQUEST),
@@ -141,6 +145,7 @@ impl Manager {
     pub fn routes_tcp(&self) -> Routes {
         let services = &self.services;
         let routes = Routes::new(services.control.clone())
+            .add_service(services.keys.clone())
             .add_service(services.logs.clone())
             .add_service(services.log_broker.clone())
             .add_service(services.dispatcher.clone())
@@ -157,7 +162,10 @@ impl Manager {
     /// What clients on this machine may call, over the unix socket.
     pub fn routes_local(&self) -> Routes {
         let services = &self.services;
-        self.guarded(Routes::new(services.control.clone()).add_service(services.logs.clone()))
+        let routes = Routes::new(services.control.clone())
+            .add_service(services.keys.clone())
+            .add_service(services.logs.clone());
+        self.guarded(routes)
     }
 
     fn guarded(&self, routes: Routes) -> Routes {

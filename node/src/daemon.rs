@@ -97,7 +97,8 @@ async fn start_containerd(settings: &Settings) -> Result<Containerd> {
 }
 
 fn machine(settings: &Settings, containerd_version: &str) -> Machine {
-    let description = worker::description::describe(&settings.hostname, Default::default(), None);
+    let description =
+        worker::description::describe(&settings.hostname, Default::default(), None, String::new());
     Machine {
         hostname: settings.hostname.clone(),
         containerd_version: containerd_version.into(),

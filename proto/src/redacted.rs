@@ -6,7 +6,7 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use crate::{local, raft, store, wire};
+use crate::{local, network, raft, store, wire};
 
 /// Stands for a secret. Its length tells whether there is one, and helps where replication is looked into.
 struct Redacted(usize);
@@ -41,7 +41,9 @@ redacted! {
     local::JoinRequest { remote_addrs, listen_addr, advertise_addr, data_path_addr, availability; token }
     raft::ProposeRequest { ; proposal }
     raft::SnapshotPart { part }
+    network::NetworkKey { generation; secret }
     store::Entry { log_id, payload }
+    store::NetworkKey { generation; secret }
 }
 
 impl Debug for raft::snapshot_part::Part {
@@ -107,6 +109,19 @@ mod tests {
         hides(&local::JoinRequest { token: token(), listen_addr: "any".into(), ..Default::default() }, "any");
         let pull_options = Some(wire::container_spec::PullOptions { registry_auth: token() });
         hides(&wire::ContainerSpec { pull_options, image: "nginx".into(), ..Default::default() }, "nginx");
+    }
+
+    #[test]
+    fn keys_of_networks_are_not_shown() {
+        let key = network::NetworkKey { generation: 71, secret: SECRET.into() };
+        hides(&network::Encryption { keys: vec![key], ..Default::default() }, "71");
+        let key = store::NetworkKey { generation: 71, secret: SECRET.into() };
+        let keyring = store::Keyring { id: "n1".into(), keys: vec![key], ..Default::default() };
+        hides(&keyring, "71");
+        let read = model::Keyring::try_from(keyring).unwrap_err();
+        assert!(!read.to_string().contains(SECRET));
+        let key = model::NetworkKey { generation: 71, secret: model::Sensitive::new(SECRET.into()) };
+        hides(&key, "71");
     }
 
     #[test]

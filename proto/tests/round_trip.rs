@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use prost::Message;
 use proto::convert::Error;
 use proto::model::*;
-use proto::{convert, wire};
+use proto::{convert, store, wire};
 
 /// Bytes that are put in place of others. Small ones, so that text mostly stays text and the rest is reached.
 type Damage = Vec<(Index, u8)>;
@@ -83,6 +83,11 @@ proptest! {
     }
 
     #[test]
+    fn keyrings_come_back(keyring in arbitrary::keyring()) {
+        comes_back::<store::Keyring, _>(keyring);
+    }
+
+    #[test]
     fn clusters_come_back(cluster in arbitrary::cluster()) {
         comes_back::<wire::Cluster, _>(cluster);
     }
@@ -94,13 +99,15 @@ proptest! {
         task in arbitrary::task(),
         network in arbitrary::network(),
         cluster in arbitrary::cluster(),
+        keyring in arbitrary::keyring(),
         damage in damage(),
     ) {
         probe_damaged::<wire::Node, _>(&node, damage.clone());
         probe_damaged::<wire::Service, _>(&service, damage.clone());
         probe_damaged::<wire::Task, _>(&task, damage.clone());
         probe_damaged::<wire::Network, _>(&network, damage.clone());
-        probe_damaged::<wire::Cluster, _>(&cluster, damage);
+        probe_damaged::<wire::Cluster, _>(&cluster, damage.clone());
+        probe_damaged::<store::Keyring, _>(&keyring, damage);
     }
 }
 
@@ -121,6 +128,7 @@ proptest! {
         probe::<wire::NetworkSpec, NetworkSpec>(&bytes);
         probe::<wire::Cluster, Cluster>(&bytes);
         probe::<wire::ClusterSpec, ClusterSpec>(&bytes);
+        probe::<store::Keyring, Keyring>(&bytes);
     }
 
     #[test]

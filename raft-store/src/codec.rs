@@ -37,6 +37,7 @@ pub(crate) fn put_object(object: &Object) -> wire::Object {
         Object::Task(task) => Kind::Task((&**task).into()),
         Object::Network(network) => Kind::Network((&**network).into()),
         Object::Cluster(cluster) => Kind::Cluster((&**cluster).into()),
+        Object::Keyring(keyring) => Kind::Keyring((&**keyring).into()),
     };
     wire::Object { kind: Some(kind) }
 }
@@ -49,6 +50,7 @@ pub(crate) fn get_object(object: wire::Object) -> Result<Object, Malformed> {
         Kind::Task(task) => Object::Task(Arc::new(task.try_into().map_err(Malformed::bad)?)),
         Kind::Network(network) => Object::Network(Arc::new(network.try_into().map_err(Malformed::bad)?)),
         Kind::Cluster(cluster) => Object::Cluster(Arc::new(cluster.try_into().map_err(Malformed::bad)?)),
+        Kind::Keyring(keyring) => Object::Keyring(Arc::new(keyring.try_into().map_err(Malformed::bad)?)),
     })
 }
 
@@ -61,6 +63,7 @@ pub(crate) fn put_id(id: &ObjectId) -> wire::ObjectId {
         ObjectId::Task(_) => Kind::Task(text),
         ObjectId::Network(_) => Kind::Network(text),
         ObjectId::Cluster(_) => Kind::Cluster(text),
+        ObjectId::Keyring(_) => Kind::Keyring(text),
     };
     wire::ObjectId { kind: Some(kind) }
 }
@@ -73,6 +76,7 @@ pub(crate) fn get_id(id: Option<wire::ObjectId>) -> Result<ObjectId, Malformed> 
         Kind::Task(id) => ObjectId::Task(id.into()),
         Kind::Network(id) => ObjectId::Network(id.into()),
         Kind::Cluster(id) => ObjectId::Cluster(id.into()),
+        Kind::Keyring(id) => ObjectId::Keyring(id.into()),
     })
 }
 

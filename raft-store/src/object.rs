@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use proto::model::{
-    Cluster, ClusterId, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId,
+    Cluster, ClusterId, Keyring, KeyringId, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task,
+    TaskId,
 };
 
 /// What kind of object an id or a name belongs to.
@@ -15,6 +16,7 @@ pub enum Kind {
     Task,
     Network,
     Cluster,
+    Keyring,
 }
 
 impl fmt::Display for Kind {
@@ -25,6 +27,7 @@ impl fmt::Display for Kind {
             Self::Task => "task",
             Self::Network => "network",
             Self::Cluster => "cluster",
+            Self::Keyring => "keyring",
         })
     }
 }
@@ -37,6 +40,7 @@ pub enum Object {
     Task(Arc<Task>),
     Network(Arc<Network>),
     Cluster(Arc<Cluster>),
+    Keyring(Arc<Keyring>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +50,7 @@ pub enum ObjectId {
     Task(TaskId),
     Network(NetworkId),
     Cluster(ClusterId),
+    Keyring(KeyringId),
 }
 
 impl Object {
@@ -56,6 +61,7 @@ impl Object {
             Self::Task(task) => ObjectId::Task(task.id.clone()),
             Self::Network(network) => ObjectId::Network(network.id.clone()),
             Self::Cluster(cluster) => ObjectId::Cluster(cluster.id.clone()),
+            Self::Keyring(keyring) => ObjectId::Keyring(keyring.id.clone()),
         }
     }
 
@@ -66,6 +72,7 @@ impl Object {
             Self::Task(_) => Kind::Task,
             Self::Network(_) => Kind::Network,
             Self::Cluster(_) => Kind::Cluster,
+            Self::Keyring(_) => Kind::Keyring,
         }
     }
 
@@ -76,6 +83,7 @@ impl Object {
             Self::Task(task) => &task.meta,
             Self::Network(network) => &network.meta,
             Self::Cluster(cluster) => &cluster.meta,
+            Self::Keyring(keyring) => &keyring.meta,
         }
     }
 
@@ -87,6 +95,7 @@ impl Object {
             Self::Task(task) => Arc::make_mut(task).meta = meta,
             Self::Network(network) => Arc::make_mut(network).meta = meta,
             Self::Cluster(cluster) => Arc::make_mut(cluster).meta = meta,
+            Self::Keyring(keyring) => Arc::make_mut(keyring).meta = meta,
         }
         self
     }
@@ -110,6 +119,10 @@ impl Object {
     pub fn as_cluster(&self) -> Option<&Arc<Cluster>> {
         if let Self::Cluster(cluster) = self { Some(cluster) } else { None }
     }
+
+    pub fn as_keyring(&self) -> Option<&Arc<Keyring>> {
+        if let Self::Keyring(keyring) = self { Some(keyring) } else { None }
+    }
 }
 
 impl ObjectId {
@@ -120,6 +133,7 @@ impl ObjectId {
             Self::Task(_) => Kind::Task,
             Self::Network(_) => Kind::Network,
             Self::Cluster(_) => Kind::Cluster,
+            Self::Keyring(_) => Kind::Keyring,
         }
     }
 
@@ -130,6 +144,7 @@ impl ObjectId {
             Self::Task(id) => id.as_str(),
             Self::Network(id) => id.as_str(),
             Self::Cluster(id) => id.as_str(),
+            Self::Keyring(id) => id.as_str(),
         }
     }
 }
@@ -174,6 +189,7 @@ conversions! {
     Task(TaskId),
     Network(NetworkId),
     Cluster(ClusterId),
+    Keyring(KeyringId),
 }
 
 impl From<&ObjectId> for ObjectId {

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use ipnet::IpNet;
 use proto::model::{
-    Cluster, ClusterId, Network, NetworkId, Node, NodeId, Service, ServiceId, Slot, Task, TaskId,
+    Cluster, ClusterId, Keyring, KeyringId, Network, NetworkId, Node, NodeId, Service, ServiceId, Slot, Task,
+    TaskId,
 };
 
 use self::addresses::{Addresses, claims};
@@ -39,6 +40,7 @@ pub struct Tables {
     services: OrdMap<ServiceId, Arc<Service>>,
     tasks: OrdMap<TaskId, Arc<Task>>,
     networks: OrdMap<NetworkId, Arc<Network>>,
+    keyrings: OrdMap<KeyringId, Arc<Keyring>>,
     service_names: OrdMap<String, ServiceId>,
     network_names: OrdMap<String, NetworkId>,
     services_by_network: Index<NetworkId, ServiceId>,
@@ -64,6 +66,7 @@ impl Tables {
             ObjectId::Task(id) => self.tasks.get(id).cloned().map(Object::Task),
             ObjectId::Network(id) => self.networks.get(id).cloned().map(Object::Network),
             ObjectId::Cluster(id) => self.clusters.get(id).cloned().map(Object::Cluster),
+            ObjectId::Keyring(id) => self.keyrings.get(id).cloned().map(Object::Keyring),
         }
     }
 
@@ -154,6 +157,15 @@ impl Tables {
         ids.filter_map(|id| self.tasks.get(id))
     }
 
+    /// The keys of an encrypted network.
+    pub fn keyring(&self, network: &NetworkId) -> Option<&Arc<Keyring>> {
+        self.keyrings.get(&KeyringId::of(network))
+    }
+
+    pub fn keyrings(&self) -> impl DoubleEndedIterator<Item = &Arc<Keyring>> + ExactSizeIterator {
+        self.keyrings.values()
+    }
+
     pub fn network(&self, id: &NetworkId) -> Option<&Arc<Network>> {
         self.networks.get(id)
     }
@@ -212,10 +224,12 @@ impl Tables {
         let clusters = self.clusters.values().cloned().map(Object::Cluster);
         let nodes = self.nodes.values().cloned().map(Object::Node);
         let networks = self.networks.values().cloned().map(Object::Network);
+        let keyrings = self.keyrings.values().cloned().map(Object::Keyring);
         let services = self.services.values().cloned().map(Object::Service);
         clusters
             .chain(nodes)
             .chain(networks)
+            .chain(keyrings)
             .chain(services)
             .chain(self.tasks.values().cloned().map(Object::Task))
     }
@@ -261,6 +275,9 @@ impl Tables {
             Object::Service(service) => self.insert_service(service),
             Object::Task(task) => self.insert_task(task),
             Object::Network(network) => self.insert_network(network),
+            Object::Keyring(keyring) => {
+                self.keyrings.insert(keyring.id.clone(), keyring);
+            }
         }
     }
 
@@ -310,6 +327,9 @@ impl Tables {
             Object::Service(service) => self.remove_service(service),
             Object::Task(task) => self.remove_task(task),
             Object::Network(network) => self.remove_network(network),
+            Object::Keyring(keyring) => {
+                self.keyrings.remove(&keyring.id);
+            }
         }
         Some(object)
     }

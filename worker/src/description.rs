@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use proto::model::{
-    EngineDescription, NodeDescription, NodeId, OVERLAY_DRIVER, Platform, ROUTES_LABEL, VTEP_LABEL,
+    ENCRYPTION_LABEL, EngineDescription, NodeDescription, NodeId, OVERLAY_DRIVER, Platform, ROUTES_LABEL,
+    VTEP_LABEL,
 };
 
 /// This node as its own tasks may see it, and as managers do.
@@ -25,12 +26,15 @@ impl Facts {
     }
 }
 
-/// Describes this machine. A `data_path_addr` is told to the managers as the address of this node's tunnels.
+/// Describes this machine. A `data_path_addr` is told to the managers as the address of this node's tunnels, and what the
+/// kernel lacks for encrypted networks, so that no task is placed here that needs it.
 pub fn describe(
     hostname: &str,
     mut labels: BTreeMap<String, String>,
     data_path_addr: Option<IpAddr>,
+    lacks_for_encryption: String,
 ) -> NodeDescription {
+    labels.insert(ENCRYPTION_LABEL.into(), lacks_for_encryption);
     if let Some(addr) = data_path_addr {
         labels.insert(VTEP_LABEL.into(), addr.to_string());
     }
@@ -87,10 +91,11 @@ mod tests {
 
     #[test]
     fn names_the_tunnel_address_only_if_there_is_one_of_its_own() {
-        let plain = describe("h1", BTreeMap::new(), None);
-        assert!(plain.engine.labels.is_empty());
+        let plain = describe("h1", BTreeMap::new(), None, String::new());
+        assert_eq!(plain.engine.labels, BTreeMap::from([(ENCRYPTION_LABEL.to_owned(), String::new())]));
         assert!(plain.nano_cpus >= 1_000_000_000 && plain.memory_bytes > 0);
-        let other = describe("h1", BTreeMap::new(), Some("10.1.1.1".parse().unwrap()));
+        let other = describe("h1", BTreeMap::new(), Some("10.1.1.1".parse().unwrap()), "ESP".into());
+        assert_eq!(other.engine.labels[ENCRYPTION_LABEL], "ESP");
         assert_eq!(other.engine.labels[VTEP_LABEL], "10.1.1.1");
     }
 

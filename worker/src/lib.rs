@@ -65,7 +65,9 @@ pub struct Config {
 
 impl Config {
     fn facts(&self) -> Arc<Facts> {
-        let description = description::describe(&self.hostname, self.labels.clone(), self.data_path_addr);
+        let lacks = self.kernel.lacks_for_encryption();
+        let description =
+            description::describe(&self.hostname, self.labels.clone(), self.data_path_addr, lacks);
         Arc::new(Facts::new(self.node_id.clone(), description))
     }
 }

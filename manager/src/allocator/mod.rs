@@ -74,6 +74,7 @@ impl Plan for Allocator {
             Object::Task(_) => of_task(before.and_then(Object::as_task), after.and_then(Object::as_task)),
             // Its address pools may have changed.
             Object::Cluster(_) => waiting_networks(view),
+            Object::Keyring(_) => Vec::new(),
             // Its routes may have.
             Object::Node(_) => {
                 let routes = |version: Option<&Object>| -> Vec<IpNet> {

@@ -4,14 +4,40 @@ use std::net::IpAddr;
 
 use proto::model::template::Context;
 use proto::model::{Attachment, NetworkId, Node, NodeState, Service, ServiceId, Task, TaskId, TaskState};
-use proto::network::{Endpoint, NetworkDirectory, VirtualIp};
+use proto::network::{Encryption, Endpoint, Member, NetworkDirectory, NetworkKey, VirtualIp};
 use raft_store::Tables;
 
 /// Everything about a network.
 pub fn complete(tables: &Tables, network: &NetworkId) -> NetworkDirectory {
     let endpoints = tables.tasks_by_network(network).filter_map(|task| endpoint(tables, network, task));
     let virtual_ips = tables.services_by_network(network).filter_map(|service| virtual_ip(network, service));
-    NetworkDirectory { endpoints: endpoints.collect(), virtual_ips: virtual_ips.collect() }
+    NetworkDirectory {
+        endpoints: endpoints.collect(),
+        virtual_ips: virtual_ips.collect(),
+        encryption: encryption(tables, network),
+    }
+}
+
+/// Keys and members of an encrypted network, once it has keys.
+pub fn encryption(tables: &Tables, network: &NetworkId) -> Option<Encryption> {
+    let keyring = tables.keyring(network)?;
+    let keys = keyring
+        .keys
+        .iter()
+        .map(|key| NetworkKey { generation: key.generation, secret: key.secret.expose().clone() });
+    let members = super::members(tables, network).into_iter().filter_map(|node| {
+        Some(Member {
+            vtep: tables.node(&node)?.vtep()?.to_string(),
+            incarnation: keyring.members.get(&node)?.incarnation.to_vec(),
+            node_id: node.to_string(),
+        })
+    });
+    Some(Encryption {
+        keys: keys.collect(),
+        sending: keyring.sending,
+        epoch: keyring.epoch,
+        members: members.collect(),
+    })
 }
 
 pub fn endpoint_of(tables: &Tables, network: &NetworkId, task: &TaskId) -> Option<Endpoint> {

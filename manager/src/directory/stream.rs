@@ -117,6 +117,9 @@ fn difference(tables: &Tables, network: &NetworkId, entries: &Entries) -> Networ
             None => difference.removed_virtual_ips.push(service.to_string()),
         }
     }
+    if entries.encryption {
+        difference.encryption = entry::encryption(tables, network);
+    }
     difference
 }
 

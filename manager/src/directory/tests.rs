@@ -3,22 +3,26 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use proto::model::{NetworkId, NodeState, TaskState};
+use proto::model::{
+    ENCRYPTED, Keyring, KeyringId, Network, NetworkId, NetworkKey, NodeState, Sensitive, TaskState,
+};
 use proto::network::network_update::Kind;
-use proto::network::{Endpoint, NetworkDirectory, NetworkUpdate, VirtualIp};
+use proto::network::{Encryption, Endpoint, KeysReport, NetworkDirectory, NetworkUpdate, VirtualIp};
 use raft_store::{Store, Tables};
 
 use super::stream::Known;
-use super::{entry, need};
+use super::{entry, need, report};
 use crate::fanout::Marks;
-use crate::fixtures::{in_state, network, node, node_id, put, remove, service, store, task, task_id};
+use crate::fixtures::{
+    in_state, network, network_id, node, node_id, put, remove, service, store, task, task_id,
+};
 
 /// What a node makes of the updates.
 #[derive(Debug, Default, PartialEq)]
 struct Learned(BTreeMap<String, Entries>);
 
-/// By task and by service.
-type Entries = (BTreeMap<String, Endpoint>, BTreeMap<String, VirtualIp>);
+/// By task and by service; keys and members.
+type Entries = (BTreeMap<String, Endpoint>, BTreeMap<String, VirtualIp>, Option<Encryption>);
 
 impl Learned {
     fn apply(&mut self, updates: Vec<NetworkUpdate>) {
@@ -32,7 +36,9 @@ impl Learned {
                     self.0.insert(id, as_maps(all));
                 }
                 Kind::Difference(difference) => {
-                    let (endpoints, vips) = self.0.get_mut(&id).expect("a difference follows the whole");
+                    let (endpoints, vips, encryption) =
+                        self.0.get_mut(&id).expect("a difference follows the whole");
+                    *encryption = difference.encryption.or(encryption.take());
                     difference.removed_endpoints.iter().for_each(|task| drop(endpoints.remove(task)));
                     difference.removed_virtual_ips.iter().for_each(|service| drop(vips.remove(service)));
                     endpoints.extend(difference.set_endpoints.into_iter().map(|e| (e.task_id.clone(), e)));
@@ -50,7 +56,7 @@ impl Learned {
 fn as_maps(all: NetworkDirectory) -> Entries {
     let endpoints = all.endpoints.into_iter().map(|endpoint| (endpoint.task_id.clone(), endpoint));
     let vips = all.virtual_ips.into_iter().map(|vip| (vip.service_id.clone(), vip));
-    (endpoints.collect(), vips.collect())
+    (endpoints.collect(), vips.collect(), all.encryption)
 }
 
 /// What a node should know, worked out from the store alone.
@@ -114,7 +120,7 @@ async fn a_node_knows_the_networks_of_its_tasks_and_no_other() {
     assert_eq!(followers[1].learned.networks(), ["network1", "network2"]);
     assert!(followers[2].learned.networks().is_empty());
 
-    let (endpoints, vips) = &followers[0].learned.0["network1"];
+    let (endpoints, vips, _) = &followers[0].learned.0["network1"];
     let other = &endpoints["task2"];
     assert_eq!(
         (other.vtep.as_str(), other.addresses.as_slice()),
@@ -213,6 +219,60 @@ async fn after_a_gap_everything_is_told_again() {
     assert_eq!(follower.learned, whole(&store.view(), 1));
 }
 
+fn keyring(number: u8, epoch: u64) -> Keyring {
+    let secret = Sensitive::new(vec![number; 32]);
+    Keyring {
+        id: KeyringId::of(&network_id(number)),
+        meta: Default::default(),
+        keys: vec![NetworkKey { generation: 1, secret }],
+        sending: 1,
+        epoch,
+        since: std::time::SystemTime::UNIX_EPOCH,
+        wanted: 0,
+        members: BTreeMap::new(),
+    }
+}
+
+async fn report_keys(store: &Store, node: u8, network: u8, drawn: u8, epoch: u64) {
+    let network_id = network_id(network).to_string();
+    let report = KeysReport { network_id, incarnation: vec![drawn; 16], epoch };
+    report::write(store, &node_id(node), vec![report]).await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_reach_exactly_the_nodes_with_a_task_on_the_network() {
+    let store = two_nodes_on_two_networks().await;
+    let mut encrypted = network(2);
+    encrypted.spec.driver.options.insert(ENCRYPTED.into(), String::new());
+    put::<Network>(&store, [encrypted]).await;
+    put(&store, [keyring(2, 1)]).await;
+    let mut followers = [1, 2, 3].map(|number| Follower::new(&store, number));
+    followers.iter_mut().for_each(|follower| _ = follower.catch_up(&store));
+    assert_eq!(followers[0].learned.networks(), ["network1"]);
+    assert_eq!(followers[0].learned.0["network1"].2, None, "the network is not encrypted");
+    let told = followers[1].learned.0["network2"].2.clone().unwrap();
+    assert_eq!((told.keys[0].secret.as_slice(), told.members.len()), (&[2; 32][..], 0));
+    assert!(followers[2].learned.networks().is_empty());
+
+    // Who reports himself is told to the others; who has no task there is not believed.
+    report_keys(&store, 2, 2, 7, 9).await;
+    report_keys(&store, 1, 2, 8, 1).await;
+    followers.iter_mut().for_each(|follower| _ = follower.catch_up(&store));
+    let told = followers[1].learned.0["network2"].2.clone().unwrap();
+    let member = (told.members[0].node_id.as_str(), told.members[0].vtep.as_str());
+    assert_eq!((told.members.len(), member), (1, ("node2", "192.0.2.2")));
+    let view = store.view();
+    let known = &view.keyring(&network_id(2)).unwrap().members;
+    assert_eq!(
+        (known.len(), known[&node_id(2)].confirmed),
+        (1, 1),
+        "an epoch that is to come counts for nothing"
+    );
+    // That it has confirmed concerns the managers alone.
+    report_keys(&store, 2, 2, 7, 0).await;
+    assert_eq!(followers[1].catch_up(&store), 0);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// Task, node, networks; a task that is there keeps its own.
@@ -221,6 +281,10 @@ enum Step {
     Remove(u8),
     Node(u8, NodeState, u8),
     Virtual(u8, Vec<u8>),
+    /// Network and epoch.
+    Keys(u8, u64),
+    /// Node, network and incarnation.
+    Report(u8, u8, u8),
     Tell(u8),
 }
 
@@ -234,6 +298,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (1..6u8).prop_map(Step::Remove),
         1 => (1..4u8, node_state, 1..250u8).prop_map(|(node, state, host)| Step::Node(node, state, host)),
         1 => (1..3u8, networks).prop_map(|(service, networks)| Step::Virtual(service, networks)),
+        2 => (1..3u8, 1..4u64).prop_map(|(network, epoch)| Step::Keys(network, epoch)),
+        3 => (1..4u8, 1..4u8, 1..4u8).prop_map(|(node, network, drawn)| Step::Report(node, network, drawn)),
         4 => (0..3u8).prop_map(Step::Tell),
     ];
     prop::collection::vec(step, 1..40)
@@ -259,6 +325,8 @@ async fn take(store: &Store, followers: &mut [Follower], step: &Step) {
             put(store, [node]).await;
         }
         Step::Virtual(number, networks) => put(store, [service(*number, networks)]).await,
+        Step::Keys(number, epoch) => put(store, [keyring(*number, *epoch)]).await,
+        Step::Report(node, network, drawn) => report_keys(store, *node, *network, *drawn, 1).await,
         Step::Tell(follower) => {
             followers[usize::from(*follower)].catch_up(store);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::model::{NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId};
+use proto::model::{Keyring, NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId};
 use raft_store::{Change, Commit, Object, Tables};
 
 use super::entry::{is_leaving, is_placed, is_ready};
@@ -19,12 +19,15 @@ pub struct Touched {
 pub struct Entries {
     pub tasks: BTreeSet<TaskId>,
     pub services: BTreeSet<ServiceId>,
+    /// Keys, or who takes part.
+    pub encryption: bool,
 }
 
 impl Entries {
     pub fn merge(&mut self, other: &Self) {
         self.tasks.extend(other.tasks.iter().cloned());
         self.services.extend(other.services.iter().cloned());
+        self.encryption |= other.encryption;
     }
 }
 
@@ -43,10 +46,16 @@ impl Touched {
 
     fn add(&mut self, Change { before, after }: &Change, tables: &Tables) {
         match (before, after) {
-            (Some(Object::Task(task)), None) | (None, Some(Object::Task(task))) => self.add_task(task),
+            (Some(Object::Task(task)), None) | (None, Some(Object::Task(task))) => {
+                self.add_task(task);
+                self.add_members(task, tables);
+            }
             (Some(Object::Task(before)), Some(Object::Task(after))) if shown(before) != shown(after) => {
                 self.add_task(before);
                 self.add_task(after);
+                if placement(before) != placement(after) {
+                    self.add_members(after, tables);
+                }
             }
             (Some(Object::Service(before)), Some(Object::Service(after)))
                 if virtual_ips(before) != virtual_ips(after) =>
@@ -62,7 +71,19 @@ impl Touched {
             (_, Some(Object::Node(node))) | (Some(Object::Node(node)), None) => {
                 self.add_node(&node.id, tables);
             }
+            (Some(Object::Keyring(before)), Some(Object::Keyring(after))) if told(before) == told(after) => {}
+            (_, Some(Object::Keyring(keyring))) => {
+                self.networks.entry(NetworkId::of(&keyring.id)).or_default().encryption = true;
+            }
             _ => {}
+        }
+    }
+
+    /// Who takes part in encrypted networks of the task may have changed.
+    fn add_members(&mut self, task: &Task, tables: &Tables) {
+        let networks = task.attachments.iter().map(|attachment| &attachment.network);
+        for network in networks.filter(|network| tables.keyring(network).is_some()) {
+            self.networks.entry(network.clone()).or_default().encryption = true;
         }
     }
 
@@ -88,6 +109,7 @@ impl Touched {
                 let entries = self.networks.entry(attachment.network.clone()).or_default();
                 entries.tasks.insert(task.id.clone());
             }
+            self.add_members(task, tables);
         }
     }
 }
@@ -100,8 +122,19 @@ fn shown(task: &Task) -> impl PartialEq + use<'_> {
     is_placed(task).then_some((&task.node, &task.attachments, names, is_ready(task), awaited))
 }
 
+/// What makes a node a member of the task's networks.
+fn placement(task: &Task) -> impl PartialEq + use<'_> {
+    is_placed(task).then_some((&task.node, &task.attachments))
+}
+
 fn virtual_ips(service: &Service) -> impl PartialEq + use<'_> {
     (&service.endpoint.virtual_ips, &service.spec.task.networks, service.name())
+}
+
+/// What of a keyring the directory shows.
+fn told(keyring: &Keyring) -> impl PartialEq + use<> {
+    let members = keyring.members.iter().map(|(node, member)| (node.clone(), member.incarnation));
+    (keyring.epoch, members.collect::<Vec<_>>())
 }
 
 fn placed_at(node: &Node) -> impl PartialEq + use<> {

@@ -181,7 +181,7 @@ impl fanout::Marks for Marks {
             match change.object() {
                 Object::Task(task) => touched.add_task(task),
                 Object::Network(network) => touched.add_network(&commit.view, &network.id),
-                Object::Node(_) | Object::Service(_) | Object::Cluster(_) => {}
+                Object::Node(_) | Object::Service(_) | Object::Cluster(_) | Object::Keyring(_) => {}
             }
         }
         (!touched.0.is_empty()).then_some(touched)

@@ -87,7 +87,7 @@ impl fanout::Marks for Marks {
                     touched.nodes.insert(node.id.clone());
                 }
                 Object::Cluster(_) => touched.everybody = true,
-                Object::Service(_) | Object::Task(_) | Object::Network(_) => {}
+                Object::Service(_) | Object::Task(_) | Object::Network(_) | Object::Keyring(_) => {}
             }
         }
         (touched.everybody || !touched.nodes.is_empty()).then_some(touched)

@@ -82,7 +82,7 @@ impl Plan for Orchestrator {
             {
                 concerned(node, view)
             }
-            Object::Node(_) | Object::Network(_) | Object::Cluster(_) => Vec::new(),
+            Object::Node(_) | Object::Network(_) | Object::Cluster(_) | Object::Keyring(_) => Vec::new(),
         }
     }
 

@@ -2,8 +2,11 @@
 //!
 //! Each filter says why in its own words; `explain` counts, for every node, the first filter that refused it.
 
+use std::collections::BTreeSet;
+
 use proto::model::{
-    Availability, EngineDescription, Membership, Node, NodeState, OVERLAY_DRIVER, ServiceId, Task, TaskSpec,
+    Availability, ENCRYPTION_LABEL, EngineDescription, Membership, Node, NodeState, OVERLAY_DRIVER,
+    ServiceId, Task, TaskSpec,
 };
 use raft_store::Tables;
 
@@ -18,31 +21,34 @@ pub struct Request<'a> {
     /// One that cannot be read is met nowhere.
     constraints: Vec<Option<Constraint>>,
     drivers: Vec<&'a str>,
+    /// It is to be on an encrypted network.
+    encrypted: bool,
 }
 
 impl<'a> Request<'a> {
     pub fn of(task: &'a Task, view: &'a Tables) -> Self {
         let constraints = task.spec.placement.constraints.iter().map(|text| constraint::parse(text).ok());
-        let networks = task.spec.networks.iter().filter_map(|config| view.network(&config.network));
-        let drivers = networks.map(|network| network.spec.driver.name.as_str());
+        let networks = || task.spec.networks.iter().filter_map(|config| view.network(&config.network));
+        let drivers = networks().map(|network| network.spec.driver.name.as_str());
         let drivers = drivers.map(|name| if name.is_empty() { OVERLAY_DRIVER } else { name });
         Self {
             service: &task.service,
             spec: &task.spec,
             constraints: constraints.collect(),
             drivers: drivers.collect(),
+            encrypted: networks().any(|network| network.is_encrypted()),
         }
     }
 }
 
 struct Filter {
     fits: fn(&Request<'_>, &Stock<'_>, Count) -> bool,
-    /// Told of the number of nodes that the filter refused.
-    explain: fn(usize) -> String,
+    /// Told of the nodes that the filter refused.
+    explain: fn(&[&Node]) -> String,
 }
 
 /// In the order in which they are asked: what tells most about a node comes first.
-const FILTERS: [Filter; 7] = [
+const FILTERS: [Filter; 8] = [
     Filter {
         fits: |_, stock, _| takes_tasks(stock.node),
         explain: |n| format!("{} not available for new tasks", nodes(n)),
@@ -58,6 +64,10 @@ const FILTERS: [Filter; 7] = [
     Filter {
         fits: |request, stock, _| has_drivers(&request.drivers, stock.node),
         explain: |n| format!("missing network plugin on {}", nodes(n)),
+    },
+    Filter {
+        fits: |request, stock, _| !request.encrypted || can_encrypt(stock.node),
+        explain: |n| format!("the kernel lacks {} for encrypted networks on {}", lacking(n), nodes(n)),
     },
     Filter {
         fits: |request, stock, _| request.spec.reservations.nano_cpus <= stock.free.nano_cpus,
@@ -86,13 +96,14 @@ pub fn explain(
     inventory: &Inventory<'_>,
     positions: impl Iterator<Item = usize>,
 ) -> String {
-    let mut refused = [0; FILTERS.len()];
+    let mut refused = [const { Vec::new() }; FILTERS.len()];
     for at in positions {
         if let Some(filter) = refusal(request, inventory, at) {
-            refused[filter] += 1;
+            refused[filter].push(inventory.stock(at).node);
         }
     }
-    let told = FILTERS.iter().zip(refused).filter(|(_, n)| *n > 0).map(|(filter, n)| (filter.explain)(n));
+    let told = FILTERS.iter().zip(&refused).filter(|(_, nodes)| !nodes.is_empty());
+    let told = told.map(|(filter, nodes)| (filter.explain)(nodes));
     let told: Vec<String> = told.collect();
     if told.is_empty() {
         "no suitable node".into()
@@ -107,8 +118,14 @@ fn refusal(request: &Request<'_>, inventory: &Inventory<'_>, at: usize) -> Optio
     FILTERS.iter().position(|filter| !(filter.fits)(request, stock, count))
 }
 
-fn nodes(n: usize) -> String {
-    if n == 1 { "1 node".into() } else { format!("{n} nodes") }
+fn nodes(nodes: &[&Node]) -> String {
+    if nodes.len() == 1 { "1 node".into() } else { format!("{} nodes", nodes.len()) }
+}
+
+/// What one of the nodes or another lacks.
+fn lacking(nodes: &[&Node]) -> String {
+    let parts = nodes.iter().filter_map(|node| lacks(node)).flat_map(|lacks| lacks.split(", "));
+    parts.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// The node is there and wanted for new tasks.
@@ -133,6 +150,15 @@ fn runs_platform(spec: &TaskSpec, node: &Node) -> bool {
     let platforms = &spec.placement.platforms;
     let Some(description) = &node.description else { return platforms.is_empty() };
     platforms.is_empty() || platforms.iter().any(|image| platform::fits(image, &description.platform))
+}
+
+/// A node that does not say what its kernel lacks is taken to lack nothing; else it refuses the task itself.
+fn can_encrypt(node: &Node) -> bool {
+    lacks(node).is_none_or(str::is_empty)
+}
+
+fn lacks(node: &Node) -> Option<&str> {
+    node.description.as_ref()?.engine.labels.get(ENCRYPTION_LABEL).map(String::as_str)
 }
 
 /// A node that names no network plugin at all is taken at its word for the ones that every node has.

@@ -40,7 +40,7 @@ impl Plan for Scheduler {
             Object::Task(_) => {
                 task_matters(before.and_then(Object::as_task), after.and_then(Object::as_task))
             }
-            Object::Service(_) | Object::Network(_) | Object::Cluster(_) => false,
+            Object::Service(_) | Object::Network(_) | Object::Cluster(_) | Object::Keyring(_) => false,
         };
         if matters { vec![()] } else { Vec::new() }
     }

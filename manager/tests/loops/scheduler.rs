@@ -162,3 +162,35 @@ async fn a_task_of_a_global_service_is_checked_on_its_own_node_only() {
         ]
     );
 }
+
+/// Says what kernels lack, if they do.
+async fn lack(world: &World, node: &str, what: &str) {
+    world
+        .change_node(node, |node| {
+            let description = node.description.as_mut().unwrap();
+            description.engine.labels.insert(ENCRYPTION_LABEL.into(), what.into());
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_on_encrypted_networks_avoid_kernels_that_cannot_encrypt_and_say_what_is_missing() {
+    let world = World::with_nodes(3).await;
+    lack(&world, "n1", "").await;
+    lack(&world, "n2", "ESP, AES-GCM (rfc4106)").await;
+    let mut sealed = network("sealed", &[]);
+    sealed.spec.driver.options.insert(ENCRYPTED.into(), String::new());
+    world.put(sealed).await;
+    let mut web = service("web", 4);
+    attach(&mut web, "sealed");
+    scheduled(&world, web).await;
+    assert_eq!(spread(&world, "web"), counts(&[("n1", 2), ("n3", 2)]), "n3 has not said what it lacks");
+
+    lack(&world, "n1", "ESP").await;
+    lack(&world, "n3", "IPsec (XFRM)").await;
+    let mut late = service("late", 1);
+    attach(&mut late, "sealed");
+    scheduled(&world, late).await;
+    let told = "no suitable node (the kernel lacks AES-GCM (rfc4106), ESP, IPsec (XFRM) for encrypted networks on 3 nodes)";
+    assert_eq!(world.live("late")[0].status.err, told);
+}

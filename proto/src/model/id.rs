@@ -74,10 +74,25 @@ macro_rules! ids {
 
 ids! {
     ClusterId,
+    KeyringId,
     NetworkId,
     NodeId,
     ServiceId,
     TaskId,
+}
+
+impl KeyringId {
+    /// Of the keys of a network: the same characters.
+    pub fn of(network: &NetworkId) -> Self {
+        Self(network.0.clone())
+    }
+}
+
+impl NetworkId {
+    /// The network that the keys are of.
+    pub fn of(keyring: &KeyringId) -> Self {
+        Self(keyring.0.clone())
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod template;
 
 mod cluster;
 mod hosts;
+mod keyring;
 mod meta;
 mod network;
 mod node;
@@ -21,14 +22,17 @@ pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, JoinTokens, OrchestrationConfig, RaftConfig, RootCa,
 };
 pub use hosts::{Family, Hosts, Usage, number};
-pub use id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+pub use id::{ClusterId, KeyringId, NetworkId, NodeId, ServiceId, TaskId};
+pub use keyring::{INCARNATION_BYTES, Keyring, KeyringMember, NetworkKey, SECRET_BYTES};
 pub use meta::{Annotations, Driver, Meta};
 pub use network::{
-    CONFIG_ONLY_DRIVER, IpamConfig, Network, NetworkSpec, NetworkState, OVERLAY_DRIVER, Subnet, VXLAN_ID_LIST,
+    CONFIG_ONLY_DRIVER, ENCRYPTED, IpamConfig, Network, NetworkSpec, NetworkState, OVERLAY_DRIVER, Subnet,
+    VXLAN_ID_LIST,
 };
 pub use node::{
-    Availability, Certificate, EngineDescription, IssuanceState, ManagerStatus, Membership, Node,
-    NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, ROUTES_LABEL, Reachability, Role, VTEP_LABEL,
+    Availability, Certificate, ENCRYPTION_LABEL, EngineDescription, IssuanceState, ManagerStatus, Membership,
+    Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, ROUTES_LABEL, Reachability, Role,
+    VTEP_LABEL,
 };
 pub use secret::Sensitive;
 pub use service::{

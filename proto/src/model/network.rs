@@ -16,6 +16,9 @@ pub const CONFIG_ONLY_DRIVER: &str = "null";
 /// Driver option that carries the VXLAN network identifier, as Docker's overlay driver has it.
 pub const VXLAN_ID_LIST: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
+/// Driver option for networks whose packets are encrypted between nodes. Docker takes the bare option for yes.
+pub const ENCRYPTED: &str = "encrypted";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     pub id: NetworkId,
@@ -30,6 +33,10 @@ pub struct Network {
 impl Network {
     pub fn name(&self) -> &str {
         &self.spec.annotations.name
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        self.spec.driver.options.get(ENCRYPTED).is_some_and(|value| value != "false" && value != "0")
     }
 }
 

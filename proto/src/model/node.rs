@@ -18,6 +18,9 @@ pub const ROUTES_LABEL: &str = "swarm.routes";
 /// Of one node's routes, so many count.
 const MOST_ROUTES: usize = 64;
 
+/// Engine label that says what the node's kernel lacks for encrypted networks; empty if it lacks nothing.
+pub const ENCRYPTION_LABEL: &str = "swarm.encryption-lacks";
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub id: NodeId,

@@ -1,6 +1,7 @@
 //! Arbitrary objects of the model: all that may be kept and sent.
 
 mod cluster;
+mod keyring;
 mod network;
 mod node;
 mod part;
@@ -8,6 +9,7 @@ mod service;
 mod task;
 
 pub use cluster::cluster;
+pub use keyring::keyring;
 pub use network::network;
 pub use node::node;
 pub use service::service;

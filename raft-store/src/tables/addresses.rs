@@ -67,7 +67,7 @@ pub(super) fn claims(object: &Object) -> Vec<Claim> {
                     .collect::<Vec<_>>()
             })
             .collect(),
-        Object::Node(_) | Object::Cluster(_) => Vec::new(),
+        Object::Node(_) | Object::Cluster(_) | Object::Keyring(_) => Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ impl Tables {
                     return Err(Violation::Exists { id: ObjectId::Cluster(cluster.id.clone()) });
                 }
             }
-            Object::Node(_) | Object::Task(_) => {}
+            Object::Node(_) | Object::Task(_) | Object::Keyring(_) => {}
         }
         self.check_addresses(after)
     }
@@ -87,7 +87,7 @@ impl Tables {
                 self.check_task_references(task, before.and_then(Object::as_task).map(|t| &**t))
             }
             Object::Network(network) => self.check_settings(network),
-            Object::Node(_) | Object::Cluster(_) => Ok(()),
+            Object::Node(_) | Object::Cluster(_) | Object::Keyring(_) => Ok(()),
         }
     }
 

@@ -15,6 +15,7 @@ impl Tables {
         diff(&self.clusters, &newer.clusters, Object::Cluster, &mut changes);
         diff(&self.nodes, &newer.nodes, Object::Node, &mut changes);
         diff(&self.networks, &newer.networks, Object::Network, &mut changes);
+        diff(&self.keyrings, &newer.keyrings, Object::Keyring, &mut changes);
         diff(&self.services, &newer.services, Object::Service, &mut changes);
         diff(&self.tasks, &newer.tasks, Object::Task, &mut changes);
         changes

@@ -4,12 +4,13 @@
 //! subscriptions, with heartbeats and status reports beside them. Whatever fails ends all; the next session then
 //! tells everything anew. Tasks do not notice.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use proto::model::Node;
-use proto::network::WatchRequest;
 use proto::network::directory_client::DirectoryClient;
+use proto::network::{KeysReport, ReportKeysRequest, WatchRequest};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{AssignmentsRequest, HeartbeatRequest, SessionMessage, SessionRequest};
 use tonic::transport::Channel;
@@ -116,8 +117,10 @@ impl<'a> Session<'a> {
         let directory = follow_directory(parts, channel.clone(), &id);
         let confirmations = drains::confirm(parts.networks.confirmed(), channel.clone(), &id);
         let drains = parts.drains.serve(channel.clone(), &id);
+        let keys = report_keys(parts, channel.clone(), &id);
         let logs = parts.logs.serve(channel);
-        tokio::try_join!(messages, heartbeats, assignments, reports, directory, confirmations, drains, logs)
+        let network = async { tokio::try_join!(directory, confirmations, drains, keys) };
+        tokio::try_join!(messages, heartbeats, assignments, reports, network, logs)
             .map(|(never, ..)| never)
     }
 
@@ -200,5 +203,30 @@ async fn follow_directory(parts: &Parts, channel: Channel, session_id: &str) -> 
     loop {
         let told = next("Directory.Watch", &mut stream).await?;
         parts.networks.update(told.updates).await?;
+    }
+}
+
+/// Tells the manager of this node's part in encrypted networks: all at first, then what has changed.
+async fn report_keys(parts: &Parts, channel: Channel, session_id: &str) -> Result<Infallible, Error> {
+    let mut directory = DirectoryClient::new(channel);
+    let mut reports = parts.networks.reports();
+    let mut told = BTreeMap::new();
+    loop {
+        let all = reports.borrow_and_update().clone();
+        let news = all.iter().filter(|(network, report)| told.get(*network) != Some(*report));
+        let reports_due: Vec<KeysReport> = news
+            .map(|(network, report)| KeysReport {
+                network_id: network.to_string(),
+                incarnation: report.incarnation.to_vec(),
+                epoch: report.epoch,
+            })
+            .collect();
+        if !reports_due.is_empty() {
+            let request = ReportKeysRequest { session_id: session_id.to_owned(), reports: reports_due };
+            let answer = directory.report_keys(request).await;
+            answer.map_err(|status| Error::call("Directory.ReportKeys", status))?;
+        }
+        told = all;
+        reports.changed().await.map_err(|_| Error::Stopped)?;
     }
 }

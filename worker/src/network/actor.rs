@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use netdriver::{NetworkKey, Subject};
+use netdriver::{Incarnation, NetworkKey, Subject};
 use proto::model::{NetworkId, NodeId, TaskId};
 use proto::network::NetworkUpdate;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,9 +18,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::confirm::{Confirmations, Confirmed};
+use super::encryption::KeysReport;
 use super::kernel::{Kernel, Outcome};
 use super::state::{Dirty, State, Underlay};
-use super::wish::{Wish, network_key, sandbox_key};
+use super::wish::{Place, Wish, network_key, sandbox_key};
 use super::{Book, DirectoryError, Error};
 use crate::backoff::Backoff;
 use crate::dns::{Books, tellable};
@@ -52,6 +53,9 @@ pub(super) struct Actor {
     settled: bool,
     mended: Arc<AtomicU64>,
     confirmations: Confirmations,
+    reporting: watch::Sender<BTreeMap<NetworkId, KeysReport>>,
+    /// Up to when handovers were looked at.
+    looked: Instant,
     /// Networks that were brought to what the present directory stream says.
     applied: BTreeSet<NetworkId>,
     /// Tasks whose sandbox exists.
@@ -70,6 +74,8 @@ struct Pass {
     making: BTreeSet<TaskId>,
     removing: BTreeSet<TaskId>,
     fresh: BTreeMap<NetworkId, Book>,
+    /// What holds of encrypted networks once it is done.
+    confirmable: BTreeMap<NetworkId, (Incarnation, u64)>,
     clearing: bool,
     confirms: Confirmed,
 }
@@ -81,6 +87,7 @@ impl Actor {
         underlay: Option<Underlay>,
         books: Books,
         mended: Arc<AtomicU64>,
+        reporting: watch::Sender<BTreeMap<NetworkId, KeysReport>>,
     ) -> Self {
         Self {
             kernel,
@@ -91,6 +98,8 @@ impl Actor {
             settled: false,
             mended,
             confirmations: Confirmations::default(),
+            reporting,
+            looked: Instant::now(),
             applied: BTreeSet::new(),
             made: BTreeSet::new(),
             attaching: BTreeMap::new(),
@@ -114,10 +123,12 @@ impl Actor {
             while let Ok(request) = requests.try_recv() {
                 self.take(request);
             }
+            self.follow_handovers();
             if work.is_none() {
                 work = self.begin_pass(std::mem::take(&mut auditing));
             }
             let retry_at = self.retry.as_ref().map(|(at, _)| *at);
+            let step_at = self.state.parts.next(self.looked);
             tokio::select! {
                 () = stop.cancelled() => return,
                 request = requests.recv() => match request {
@@ -126,6 +137,7 @@ impl Actor {
                 },
                 (pass, outcome) = finished(&mut work) => self.finish(pass, &outcome),
                 () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => self.retry(),
+                () = sleep_until(step_at.unwrap_or_else(Instant::now)), if step_at.is_some() => {}
                 _ = audit.tick(), if self.settled => auditing = true,
             }
         }
@@ -135,6 +147,7 @@ impl Actor {
         match request {
             Request::Keep(task, wish) => {
                 self.made.insert(task.clone());
+                self.take_part(&wish);
                 self.state.insert(task, wish);
             }
             Request::Attach(task, wish, reply) => self.attach(task, wish, reply),
@@ -158,6 +171,7 @@ impl Actor {
     }
 
     fn attach(&mut self, task: TaskId, wish: Wish, reply: Reply) {
+        self.take_part(&wish);
         self.state.insert(task.clone(), wish.clone());
         self.made.remove(&task);
         let stale = wish.networks().filter(|id| !self.applied.contains(*id)).cloned();
@@ -170,8 +184,10 @@ impl Actor {
         self.state.remove(&task);
         self.made.remove(&task);
         self.attaching.remove(&task);
-        for network in wish.networks().filter(|id| !self.state.is_used(id)) {
+        let unused: Vec<&NetworkId> = wish.networks().filter(|id| !self.state.is_used(id)).collect();
+        for network in unused {
             self.applied.remove(network);
+            self.state.parts.end(network);
             self.dirty.networks.insert(network.clone());
         }
         self.dirty.tasks.insert(task.clone());
@@ -194,6 +210,9 @@ impl Actor {
         }
         self.tell(&network);
         if self.state.is_used(&network) {
+            if let Some(told) = self.state.directory.encryption(&network) {
+                self.state.parts.hear(&network, told, Instant::now());
+            }
             self.dirty.networks.insert(network);
         } else {
             // Nothing here works by it.
@@ -214,6 +233,30 @@ impl Actor {
         }
     }
 
+    /// Begins to take part in the encrypted ones among the networks, in each that is not in use yet.
+    fn take_part(&mut self, wish: &Wish) {
+        let (state, now) = (&mut self.state, Instant::now());
+        for network in wish.places.iter().map(|place| &place.network).filter(|network| network.encrypted) {
+            state.parts.begin(&network.id, Incarnation(rand::random()), now);
+            if let Some(told) = state.directory.encryption(&network.id) {
+                state.parts.hear(&network.id, told, now);
+            }
+        }
+    }
+
+    /// Has networks looked at of which the next step of a handover is due, and tells what is to be reported.
+    fn follow_handovers(&mut self) {
+        let now = Instant::now();
+        self.dirty.networks.extend(self.state.parts.due(self.looked, now).cloned());
+        self.looked = now;
+        let reports = self.state.parts.reports();
+        self.reporting.send_if_modified(|reported| {
+            let changed = *reported != reports;
+            *reported = reports;
+            changed
+        });
+    }
+
     fn begin_pass(&mut self, auditing: bool) -> Option<(Pass, BoxFuture<'static, Outcome>)> {
         let audit = auditing && self.dirty.is_empty();
         self.dirty.all |= auditing;
@@ -227,7 +270,14 @@ impl Actor {
         let fresh = fresh.filter(|id| self.state.directory.is_fresh(id));
         let fresh =
             fresh.filter_map(|id| Some((id.clone(), self.state.directory.book(id)?.clone()))).collect();
-        let (kernel, desired, scope) = (self.kernel.clone(), self.state.desired(), dirty.scope());
+        let now = Instant::now();
+        let (kernel, desired, scope) = (self.kernel.clone(), self.state.desired(now), dirty.scope());
+        let covered =
+            self.state.networks().into_keys().filter(|id| dirty.all || dirty.networks.contains(*id));
+        let confirmable = covered.filter_map(|id| {
+            let told = self.state.directory.encryption(id)?;
+            Some((id.clone(), self.state.parts.confirmable(id, told, now)?))
+        });
         let confirms =
             self.confirmations.begin(&self.state.directory, |id| dirty.all || dirty.networks.contains(id));
         let pass = Pass {
@@ -235,6 +285,7 @@ impl Actor {
             making: self.state.tasks().filter(covers).cloned().collect(),
             removing: self.detaching.keys().filter(covers).cloned().collect(),
             fresh,
+            confirmable: confirmable.collect(),
             clearing: dirty.all && self.clearing.is_some(),
             confirms,
             dirty,
@@ -266,6 +317,7 @@ impl Actor {
             let failed = outcome.errors.first().map(|(subject, text)| format!("{subject}: {text}"));
             let _ = reply.send(failed.map_or(Ok(()), |text| Err(Error::Kernel(text))));
         }
+        self.confirm(&pass, outcome);
         self.repeat_later(&pass, outcome);
         self.answer();
     }
@@ -279,6 +331,18 @@ impl Actor {
         }
         if self.state.is_used(&network) {
             self.applied.insert(network);
+        }
+    }
+
+    fn confirm(&mut self, pass: &Pass, outcome: &Outcome) {
+        let failed = |id: &NetworkId| concerns_network(outcome, &network_key(id));
+        for (network, held) in pass.confirmable.iter().filter(|(network, _)| !failed(network)) {
+            self.state.parts.confirm(network, *held);
+        }
+        let used: Vec<NetworkId> = self.state.networks().into_keys().cloned().collect();
+        for network in used.iter().filter(|id| outcome.lost.contains(&network_key(id))) {
+            self.state.parts.draw_again(network, Incarnation(rand::random()), Instant::now());
+            self.dirty.networks.insert(network.clone());
         }
     }
 
@@ -331,9 +395,11 @@ impl Actor {
 
     /// Tells those whose sandbox is complete.
     fn answer(&mut self) {
-        let (made, applied, directory) = (&self.made, &self.applied, &self.state.directory);
+        let (made, applied, state) = (&self.made, &self.applied, &self.state);
         let complete = |task: &TaskId, wish: &Wish| {
-            made.contains(task) && wish.networks().all(|id| applied.contains(id) && directory.is_fresh(id))
+            let told = |id| applied.contains(id) && state.directory.is_fresh(id);
+            let announced = |place: &Place| state.is_announced(&place.network);
+            made.contains(task) && wish.networks().all(told) && wish.places.iter().all(announced)
         };
         for (_, (_, reply)) in self.attaching.extract_if(.., |task, (wish, _)| complete(task, wish)) {
             let _ = reply.send(Ok(()));

@@ -15,6 +15,7 @@ use proto::network::network_update::Kind;
 use proto::network::{self as wire, NetworkDifference, NetworkUpdate};
 
 use super::book::{Book, Endpoint, VirtualIp};
+use super::encryption::Told;
 use super::services::services;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +43,8 @@ struct Entry {
     book: Book,
     /// As the book has them. The same as before where an update changes none.
     services: Arc<Services>,
+    /// Of an encrypted network, once it has keys.
+    encryption: Option<Told>,
 }
 
 impl Directory {
@@ -69,6 +72,7 @@ impl Directory {
                 change(&mut book, &id, everything);
                 let entry = self.networks.entry(id.clone()).or_default();
                 (entry.index, entry.fresh, entry.book) = (update.index, true, book);
+                entry.encryption = directory.encryption.and_then(|wire| told(&id, wire));
                 entry.follow_services();
             }
             Kind::Difference(difference) => {
@@ -79,6 +83,9 @@ impl Directory {
                     return Err(Error::Backwards { network: id, from, to });
                 }
                 entry.index = update.index;
+                if let Some(wire) = difference.encryption.clone() {
+                    entry.encryption = told(&id, wire);
+                }
                 change(&mut entry.book, &id, difference);
                 entry.follow_services();
             }
@@ -110,6 +117,11 @@ impl Directory {
     /// What is known of a network, fresh or not.
     pub fn book(&self, network: &NetworkId) -> Option<&Book> {
         self.networks.get(network).map(|entry| &entry.book)
+    }
+
+    /// How a network is encrypted; none if it is not, or if its keys are not known.
+    pub(super) fn encryption(&self, network: &NetworkId) -> Option<&Told> {
+        self.networks.get(network)?.encryption.as_ref()
     }
 
     /// The endpoints of a network that are not on the node `own`.
@@ -161,6 +173,12 @@ fn change(book: &mut Book, network: &NetworkId, difference: NetworkDifference) {
             }
         }
     }
+}
+
+/// Without keys that can be used the network waits, as it does before it has any.
+fn told(network: &NetworkId, wire: wire::Encryption) -> Option<Told> {
+    let told = Told::read(network, wire);
+    told.inspect_err(|reason| tracing::warn!(%network, reason, "keys in the directory are not usable")).ok()
 }
 
 fn endpoint(wire: wire::Endpoint) -> Result<Endpoint, String> {
@@ -249,6 +267,7 @@ mod tests {
         let all = NetworkDirectory {
             endpoints: vec![endpoint("b", "n2", "192.0.2.2")],
             virtual_ips: vec![vip("10.0.9.2")],
+            ..NetworkDirectory::default()
         };
         directory.apply(update(5, Kind::Complete(all))).unwrap();
         let difference = NetworkDifference {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use netdriver::{Desired, Netdriver, ResolverSockets, SandboxKey, Scope, Subject};
+use netdriver::{Desired, Netdriver, NetworkKey, ResolverSockets, SandboxKey, Scope, Subject};
 use tokio::net::{TcpSocket, UdpSocket};
 
 /// What came of one pass.
@@ -17,6 +17,8 @@ pub struct Outcome {
     pub changes: usize,
     /// Whom each failure concerns, and its causes in one line.
     pub errors: Vec<(Subject, String)>,
+    /// Networks of which associations were lost: they need another incarnation of this node.
+    pub lost: BTreeSet<NetworkKey>,
 }
 
 /// The kernel's networking; each method is that of [`Netdriver`] with the same name.
@@ -34,6 +36,11 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Destinations of the node's own routes; see [`Netdriver::routes`]. None if they cannot be read.
     async fn routes(&self) -> BTreeSet<IpNet>;
+
+    /// What the kernel lacks for encrypted networks; empty if it lacks nothing.
+    fn lacks_for_encryption(&self) -> String {
+        String::new()
+    }
 }
 
 #[async_trait]
@@ -41,7 +48,12 @@ impl Kernel for Netdriver {
     async fn ensure(&self, desired: &Desired, scope: Scope) -> Outcome {
         let report = Self::ensure(self, desired, scope).await;
         let errors = report.errors.iter().map(|(subject, error)| (subject.clone(), one_line(error)));
-        Outcome { changes: report.changes.len(), errors: errors.collect() }
+        let lost = report.errors.iter().filter(|(_, error)| error.needs_incarnation());
+        let lost = lost.filter_map(|(subject, _)| match subject {
+            Subject::Network(key) => Some(key.clone()),
+            _ => None,
+        });
+        Outcome { changes: report.changes.len(), errors: errors.collect(), lost: lost.collect() }
     }
 
     fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {
@@ -66,6 +78,10 @@ impl Kernel for Netdriver {
             tracing::warn!(error = one_line(&error), "the managers are not told of this node's routes");
             BTreeSet::new()
         })
+    }
+
+    fn lacks_for_encryption(&self) -> String {
+        Self::lacks_for_encryption(self).to_string()
     }
 }
 

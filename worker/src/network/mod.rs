@@ -9,19 +9,20 @@ mod actor;
 mod book;
 mod confirm;
 mod directory;
+mod encryption;
 mod kernel;
 mod services;
 mod state;
 mod underlay;
 mod wish;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::IpNet;
-use proto::model::{NodeId, TaskId};
+use proto::model::{NetworkId, NodeId, TaskId};
 use proto::network::NetworkUpdate;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use book::{Bearer, Book, Endpoint, VirtualIp};
 pub use confirm::Confirmed;
 pub use directory::Error as DirectoryError;
+pub use encryption::KeysReport;
 pub use kernel::{Kernel, Outcome};
 pub use state::Underlay;
 pub use underlay::local_towards;
@@ -61,6 +63,7 @@ pub struct Networks {
     mended: Arc<AtomicU64>,
     confirmed: watch::Receiver<Confirmed>,
     told: Arc<AtomicU64>,
+    reports: watch::Receiver<BTreeMap<NetworkId, KeysReport>>,
 }
 
 impl Networks {
@@ -74,14 +77,15 @@ impl Networks {
         let (requests, received) = mpsc::unbounded_channel();
         let mended = Arc::<AtomicU64>::default();
         let books = Books::default();
-        let actor = Actor::new(kernel.clone(), own, underlay, books.clone(), mended.clone());
+        let (reporting, reports) = watch::channel(BTreeMap::new());
+        let actor = Actor::new(kernel.clone(), own, underlay, books.clone(), mended.clone(), reporting);
         let confirmed = actor.confirmed();
         let resolver = Resolver::new(kernel.clone(), books, Path::new(NODE_FILE), stop.clone());
         let serving = resolver.clone();
         let run = async move {
             tokio::join!(actor.run(received, stop), serving.ended());
         };
-        (Self { requests, kernel, resolver, mended, confirmed, told: Arc::default() }, run)
+        (Self { requests, kernel, resolver, mended, confirmed, told: Arc::default(), reports }, run)
     }
 
     /// Where the namespace of a task is, whether it exists or not.
@@ -147,6 +151,11 @@ impl Networks {
     pub async fn clear(&self) -> Result<(), Error> {
         self.resolver.withdraw_all().await;
         self.ask(Request::Clear).await?
+    }
+
+    /// What is to be reported to the managers of encrypted networks.
+    pub fn reports(&self) -> watch::Receiver<BTreeMap<NetworkId, KeysReport>> {
+        self.reports.clone()
     }
 
     /// Changes made so far by periodic passes that should have found nothing to do.

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use netdriver::{Desired, NetworkKey, Overlay, SandboxKey, Scope};
+use netdriver::{Desired, Encryption, NetworkKey, Overlay, SandboxKey, Scope};
 use proto::model::{NetworkId, NodeId, TaskId};
+use tokio::time::Instant;
 
 use super::directory::Directory;
+use super::encryption::Parts;
 use super::wish::{OverlayNetwork, Wish, network_key, sandbox_key};
 
 /// The network below the overlays, as seen from this node.
@@ -45,12 +47,14 @@ pub(super) struct State {
     pub own: NodeId,
     pub underlay: Option<Underlay>,
     pub directory: Directory,
+    pub parts: Parts,
     wishes: BTreeMap<TaskId, Wish>,
 }
 
 impl State {
     pub fn new(own: NodeId, underlay: Option<Underlay>) -> Self {
-        Self { own, underlay, directory: Directory::default(), wishes: BTreeMap::new() }
+        let parts = Parts::new(own.clone());
+        Self { own, underlay, directory: Directory::default(), parts, wishes: BTreeMap::new() }
     }
 
     pub fn insert(&mut self, task: TaskId, wish: Wish) {
@@ -70,7 +74,12 @@ impl State {
     }
 
     pub fn is_used(&self, network: &NetworkId) -> bool {
-        self.wishes.values().any(|wish| wish.networks().any(|id| id == network))
+        self.used(network).is_some()
+    }
+
+    fn used(&self, network: &NetworkId) -> Option<&OverlayNetwork> {
+        let mut places = self.wishes.values().flat_map(|wish| &wish.places);
+        places.find(|place| place.network.id == *network).map(|place| place.network.as_ref())
     }
 
     pub fn networks(&self) -> BTreeMap<&NetworkId, &OverlayNetwork> {
@@ -80,8 +89,20 @@ impl State {
 
     /// Every network in use is known, so looking at the whole node harms none.
     pub fn is_complete(&self) -> bool {
-        let mut networks = self.wishes.values().flat_map(Wish::networks);
-        networks.all(|id| self.directory.is_known(id)) && (self.underlay.is_some() || !self.has_networks())
+        let mut networks = self.networks().into_values();
+        networks.all(|network| self.is_known(network)) && (self.underlay.is_some() || !self.has_networks())
+    }
+
+    /// Enough was told of the network to make it.
+    fn is_known(&self, network: &OverlayNetwork) -> bool {
+        let directory = &self.directory;
+        directory.is_known(&network.id) && (!network.encrypted || directory.encryption(&network.id).is_some())
+    }
+
+    /// Whether the other nodes are told of this one as it is now.
+    pub fn is_announced(&self, network: &OverlayNetwork) -> bool {
+        let told = || self.directory.encryption(&network.id);
+        !network.encrypted || told().is_some_and(|told| self.parts.is_member(&network.id, told))
     }
 
     fn has_networks(&self) -> bool {
@@ -90,7 +111,7 @@ impl State {
 
     /// Whether the kernel may be brought to what is known of the network.
     pub fn may_touch(&self, network: &NetworkId) -> bool {
-        !self.is_used(network) || (self.directory.is_known(network) && self.underlay.is_some())
+        self.used(network).is_none_or(|used| self.is_known(used) && self.underlay.is_some())
     }
 
     /// Whether the sandbox is to go, or can be made: with it come its networks, which must then be known.
@@ -98,19 +119,21 @@ impl State {
         self.wishes.get(task).is_none_or(|wish| wish.networks().all(|id| self.may_touch(id)))
     }
 
-    pub fn desired(&self) -> Desired {
+    pub fn desired(&self, now: Instant) -> Desired {
         let Some(underlay) = self.underlay else {
             let plain = self.wishes.iter().filter(|(_, wish)| wish.places.is_empty());
             let sandboxes = plain.map(|(task, wish)| (sandbox_key(task), wish.sandbox())).collect();
             return Desired { networks: BTreeMap::new(), sandboxes };
         };
         let networks = self.networks();
-        let networks = networks.values().map(|network| (network.key(), self.overlay(network, underlay)));
+        let networks = networks.values().map(|network| (network.key(), self.overlay(network, underlay, now)));
         let sandboxes = self.wishes.iter().map(|(task, wish)| (sandbox_key(task), wish.sandbox()));
         Desired { networks: networks.collect(), sandboxes: sandboxes.collect() }
     }
 
-    fn overlay(&self, network: &OverlayNetwork, underlay: Underlay) -> Overlay {
+    fn overlay(&self, network: &OverlayNetwork, underlay: Underlay, now: Instant) -> Overlay {
+        let told = Some(network).filter(|network| network.encrypted);
+        let told = told.map(|network| self.directory.encryption(&network.id));
         Overlay {
             vni: network.vni,
             port: underlay.port,
@@ -118,7 +141,11 @@ impl State {
             subnets: network.subnets.clone(),
             mtu: network.mtu,
             internal: network.internal,
-            encryption: None,
+            // A network whose keys are unknown is not looked at; were it, it must not be made in cleartext.
+            encryption: told.map(|told| {
+                let encryption = told.and_then(|told| self.parts.encryption(&network.id, told, now));
+                encryption.unwrap_or_else(Encryption::without_keys)
+            }),
             peers: self.directory.peers(&network.id, &self.own),
             services: self.directory.services(&network.id),
         }

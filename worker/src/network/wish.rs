@@ -38,6 +38,7 @@ pub struct OverlayNetwork {
     pub subnets: Vec<Subnet>,
     pub mtu: Option<u16>,
     pub internal: bool,
+    pub encrypted: bool,
 }
 
 impl Wish {
@@ -129,6 +130,7 @@ fn overlay(network: Network) -> Result<OverlayNetwork, Error> {
     if !matches!(driver.as_str(), "" | OVERLAY_DRIVER) {
         return Err(Error::invalid("spec.driver_config.name", driver, "overlay"));
     }
+    let encrypted = network.is_encrypted();
     let state = network.state.ok_or_else(|| Error::missing("driver_state"))?;
     if state.vni == 0 {
         return Err(Error::invalid("driver_state.options.vxlanid_list", 0, "1 to 16777215"));
@@ -149,5 +151,6 @@ fn overlay(network: Network) -> Result<OverlayNetwork, Error> {
         subnets: state.subnets.iter().map(|s| Subnet { net: s.net, gateway: s.gateway }).collect(),
         mtu: mtu.transpose()?,
         internal: network.spec.internal,
+        encrypted,
     })
 }

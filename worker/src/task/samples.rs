@@ -8,7 +8,7 @@ use super::assigned::Assigned;
 use crate::description::{Facts, describe};
 
 pub(crate) fn facts() -> Facts {
-    Facts::new("n1".into(), describe("h1", BTreeMap::new(), None))
+    Facts::new("n1".into(), describe("h1", BTreeMap::new(), None, String::new()))
 }
 
 pub(crate) fn assigned(id: &str) -> Assigned {

@@ -86,7 +86,7 @@ impl Kernel for FakeKernel {
         if errors.is_empty() {
             self.bring(desired, &networks, &sandboxes);
         }
-        Outcome { changes: usize::from(self.world() != before), errors }
+        Outcome { changes: usize::from(self.world() != before), errors, ..Outcome::default() }
     }
 
     fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {

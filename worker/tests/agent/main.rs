@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod drain;
+mod encryption;
 mod forwarding;
 mod kernel;
 mod lab;

@@ -10,8 +10,9 @@ use futures_util::{Stream, StreamExt};
 use proto::network::directory_server::{Directory, DirectoryServer};
 use proto::network::network_update::Kind;
 use proto::network::{
-    ConfirmRequest, ConfirmResponse, Confirmed, DrainRequest, DrainResponse, Endpoint, NetworkDirectory,
-    NetworkUpdate, WatchRequest, WatchResponse,
+    ConfirmRequest, ConfirmResponse, Confirmed, DrainRequest, DrainResponse, Encryption, Endpoint, KeysReport,
+    Member, NetworkDirectory, NetworkUpdate, ReportKeysRequest, ReportKeysResponse, WatchRequest,
+    WatchResponse,
 };
 use proto::wire;
 use proto::wire::assignments_message::Type;
@@ -42,6 +43,9 @@ pub struct Told {
     /// Tasks that asked whether they may stop.
     pub drains: watch::Sender<Vec<String>>,
     pub confirmed: watch::Sender<Vec<Confirmed>>,
+    /// Of every network, with this node as it has reported itself.
+    encryption: watch::Sender<Option<Encryption>>,
+    pub keys_reports: watch::Sender<Vec<KeysReport>>,
     /// The directory is held back.
     pub silent_directory: AtomicBool,
     /// Heartbeats are not answered.
@@ -75,6 +79,8 @@ impl Manager {
             holds_drains: watch::channel(false).0,
             drains: watch::channel(Vec::new()).0,
             confirmed: watch::channel(Vec::new()).0,
+            encryption: watch::channel(None).0,
+            keys_reports: watch::channel(Vec::new()).0,
             silent_directory: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
             dismisses: AtomicBool::new(false),
@@ -112,6 +118,10 @@ impl Manager {
 
     pub fn endpoints(&self, endpoints: Vec<Endpoint>) {
         self.told.endpoints.send_replace(endpoints);
+    }
+
+    pub fn encryption(&self, encryption: Encryption) {
+        self.told.encryption.send_replace(Some(encryption));
     }
 
     pub fn name_managers(&self, managers: &[&Self]) {
@@ -161,14 +171,23 @@ impl Told {
 }
 
 /// What the directory stream says now: the networks of the assigned tasks.
-fn directory(tasks: &[wire::Task], endpoints: &[Endpoint], index: u64) -> WatchResponse {
+fn directory(
+    tasks: &[wire::Task],
+    endpoints: &[Endpoint],
+    encryption: &Option<Encryption>,
+    index: u64,
+) -> WatchResponse {
     let attachments = tasks.iter().flat_map(|task| &task.networks);
     let ids: BTreeSet<String> =
         attachments.filter_map(|attachment| Some(attachment.network.as_ref()?.id.clone())).collect();
     let update = |network_id| NetworkUpdate {
         network_id,
         index,
-        kind: Some(Kind::Complete(NetworkDirectory { endpoints: endpoints.to_vec(), ..Default::default() })),
+        kind: Some(Kind::Complete(NetworkDirectory {
+            endpoints: endpoints.to_vec(),
+            encryption: encryption.clone(),
+            ..Default::default()
+        })),
         confirm: endpoints.iter().any(|endpoint| !endpoint.ready),
     };
     WatchResponse { updates: ids.into_iter().map(update).collect() }
@@ -273,14 +292,19 @@ impl Directory for Told {
             return Ok(Response::new(futures_util::stream::pending().boxed()));
         }
         let (tasks, endpoints) = (self.tasks.subscribe(), self.endpoints.subscribe());
+        let encryption = self.encryption.subscribe();
         let index = self.index.load(Ordering::Relaxed);
-        let first = directory(&tasks.borrow(), &endpoints.borrow(), index);
-        let (by_task, by_endpoint) = (tasks.clone(), endpoints.clone());
+        let first = directory(&tasks.borrow(), &endpoints.borrow(), &encryption.borrow(), index);
+        let (by_task, by_endpoint, by_key) = (tasks.clone(), endpoints.clone(), encryption.clone());
         let changes = futures_util::stream::select(
             WatchStream::from_changes(tasks).map(|_| ()),
             WatchStream::from_changes(endpoints).map(|_| ()),
         );
-        let later = changes.map(move |()| directory(&by_task.borrow(), &by_endpoint.borrow(), index));
+        let changes =
+            futures_util::stream::select(changes, WatchStream::from_changes(encryption).map(|_| ()));
+        let later = changes.map(move |()| {
+            directory(&by_task.borrow(), &by_endpoint.borrow(), &by_key.borrow(), index)
+        });
         Ok(Response::new(futures_util::stream::iter([first]).chain(later).map(Ok).boxed()))
     }
 
@@ -293,6 +317,32 @@ impl Directory for Told {
         self.drains.send_modify(|drains| drains.push(request.into_inner().task_id));
         self.holds_drains.subscribe().wait_for(|holds| !holds).await.unwrap();
         Ok(Response::new(DrainResponse {}))
+    }
+
+    async fn report_keys(
+        &self,
+        request: Request<ReportKeysRequest>,
+    ) -> Result<Response<ReportKeysResponse>, Status> {
+        let ReportKeysRequest { session_id, reports } = request.into_inner();
+        assert_eq!(session_id, format!("session-{}", self.name));
+        for report in &reports {
+            let member = Member {
+                node_id: "n1".into(),
+                vtep: "127.0.0.1".into(),
+                incarnation: report.incarnation.clone(),
+            };
+            self.encryption.send_if_modified(|encryption| {
+                let Some(encryption) = encryption else { return false };
+                if encryption.members.contains(&member) {
+                    return false;
+                }
+                encryption.members.retain(|known| known.node_id != member.node_id);
+                encryption.members.push(member.clone());
+                true
+            });
+        }
+        self.keys_reports.send_modify(|all| all.extend(reports));
+        Ok(Response::new(ReportKeysResponse {}))
     }
 }
 
