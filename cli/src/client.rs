@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, bail};
 use hyper_util::rt::TokioIo;
 use proto::local::node_client::NodeClient;
+use proto::network::keys_client::KeysClient;
 use proto::wire::control_client::ControlClient;
 use proto::wire::logs_client::LogsClient;
 use tokio::net::UnixStream;
@@ -49,6 +50,10 @@ impl Client {
 
     pub fn control(&self) -> ControlClient<Channel> {
         ControlClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER_BYTES)
+    }
+
+    pub fn keys(&self) -> KeysClient<Channel> {
+        KeysClient::new(self.channel.clone())
     }
 
     pub fn logs(&self) -> LogsClient<Channel> {

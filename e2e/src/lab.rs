@@ -96,6 +96,11 @@ impl Lab {
         &self.hosts
     }
 
+    /// Path of the network namespace between the hosts.
+    pub(crate) fn bridge(&self) -> String {
+        self.site.bridge()
+    }
+
     pub fn name(&self) -> &str {
         &self.site.name
     }

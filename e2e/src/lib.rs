@@ -8,9 +8,11 @@
 
 mod audit;
 pub mod bench;
+mod capture;
 pub mod clean;
 mod command;
 mod contender;
+pub mod guest;
 mod host;
 mod image;
 pub mod iperf;
@@ -29,6 +31,7 @@ pub mod underlay;
 mod wait;
 mod watch;
 
+pub use capture::Capture;
 pub use command::Output;
 pub use contender::{Contender, Ours};
 pub use host::Host;

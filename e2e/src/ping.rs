@@ -50,16 +50,22 @@ impl Ping {
     ///
     /// When fewer than half of the pings due were sent: then the count would prove nothing.
     #[track_caller]
-    pub fn finish(mut self) -> PingReport {
+    pub fn finish(self) -> PingReport {
         let due = self.started.elapsed().as_millis() as u64 / 10;
+        let report = self.finish_unhurried();
+        assert!(report.sent * 2 >= due, "only {} of {due} pings were sent", report.sent);
+        report
+    }
+
+    /// Ends it and counts, however few were sent: where a machine is too slow to send them all.
+    #[track_caller]
+    pub fn finish_unhurried(mut self) -> PingReport {
         let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT);
         wait("ping to end", Duration::from_secs(5), || match self.child.try_wait() {
             Ok(Some(_)) => Ok(()),
             other => Err(format!("{other:?}")),
         });
-        let report = self.reader.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
-        assert!(report.sent * 2 >= due, "only {} of {due} pings were sent", report.sent);
-        report
+        self.reader.take().and_then(|reader| reader.join().ok()).unwrap_or_default()
     }
 }
 

@@ -4,6 +4,7 @@ mod create;
 mod inspect;
 mod ls;
 mod rm;
+mod rotate_key;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -22,6 +23,8 @@ pub enum Command {
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
+    /// Replace the key of an encrypted network, without losing a packet
+    RotateKey(rotate_key::RotateKey),
 }
 
 impl Command {
@@ -31,6 +34,7 @@ impl Command {
             Self::Ls(command) => command.run(client).await,
             Self::Inspect(command) => command.run(client).await,
             Self::Rm(command) => command.run(client).await,
+            Self::RotateKey(command) => command.run(client).await,
         }
     }
 }

@@ -120,8 +120,7 @@ impl<'a> Session<'a> {
         let keys = report_keys(parts, channel.clone(), &id);
         let logs = parts.logs.serve(channel);
         let network = async { tokio::try_join!(directory, confirmations, drains, keys) };
-        tokio::try_join!(messages, heartbeats, assignments, reports, network, logs)
-            .map(|(never, ..)| never)
+        tokio::try_join!(messages, heartbeats, assignments, reports, network, logs).map(|(never, ..)| never)
     }
 
     async fn message(&mut self) -> Result<SessionMessage, Error> {

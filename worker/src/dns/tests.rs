@@ -22,6 +22,7 @@ fn network(name: &str, octet: u8) -> OverlayNetwork {
         vni: 4096 + u32::from(octet),
         subnets: vec![Subnet { net, gateway: [10, 0, octet, 1].into() }],
         mtu: None,
+        encrypted: false,
         internal: false,
     }
 }

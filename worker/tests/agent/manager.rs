@@ -10,8 +10,8 @@ use futures_util::{Stream, StreamExt};
 use proto::network::directory_server::{Directory, DirectoryServer};
 use proto::network::network_update::Kind;
 use proto::network::{
-    ConfirmRequest, ConfirmResponse, Confirmed, DrainRequest, DrainResponse, Encryption, Endpoint, KeysReport,
-    Member, NetworkDirectory, NetworkUpdate, ReportKeysRequest, ReportKeysResponse, WatchRequest,
+    ConfirmRequest, ConfirmResponse, Confirmed, DrainRequest, DrainResponse, Encryption, Endpoint,
+    KeysReport, Member, NetworkDirectory, NetworkUpdate, ReportKeysRequest, ReportKeysResponse, WatchRequest,
     WatchResponse,
 };
 use proto::wire;
@@ -302,9 +302,8 @@ impl Directory for Told {
         );
         let changes =
             futures_util::stream::select(changes, WatchStream::from_changes(encryption).map(|_| ()));
-        let later = changes.map(move |()| {
-            directory(&by_task.borrow(), &by_endpoint.borrow(), &by_key.borrow(), index)
-        });
+        let later = changes
+            .map(move |()| directory(&by_task.borrow(), &by_endpoint.borrow(), &by_key.borrow(), index));
         Ok(Response::new(futures_util::stream::iter([first]).chain(later).map(Ok).boxed()))
     }
 

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use proto::convert::Within;
-use proto::model::{CONFIG_ONLY_DRIVER, Hosts, IpamConfig, NetworkSpec, OVERLAY_DRIVER, VXLAN_ID_LIST};
+use proto::model::{
+    CONFIG_ONLY_DRIVER, ENCRYPTED, Hosts, IpamConfig, NetworkSpec, OVERLAY_DRIVER, VXLAN_ID_LIST,
+};
 use proto::wire;
 
 use super::{labels, object_name};
@@ -14,7 +16,6 @@ use crate::error::Error;
 /// Longest masks that leave room for the gateway and one task beside the network's own addresses.
 const LONGEST_V4_MASK: u8 = 30;
 const LONGEST_V6_MASK: u8 = 126;
-const ENCRYPTED: &str = "encrypted";
 const MTU: &str = "com.docker.network.driver.mtu";
 /// RFC 791.
 const LEAST_MTU: u32 = 68;
@@ -81,8 +82,10 @@ fn options(field: &str, spec: &NetworkSpec) -> Result<(), Error> {
     let options = &spec.driver.options;
     limits::map(field, options)?;
     // Docker takes the bare option for yes.
-    if options.get(ENCRYPTED).is_some_and(|value| value != "false" && value != "0") {
-        return Err(Error::unsupported(format!("{field}.{ENCRYPTED}"), "encrypted networks"));
+    if let Some(value) = options.get(ENCRYPTED)
+        && !matches!(value.as_str(), "" | "true" | "1" | "false" | "0")
+    {
+        return Err(Error::invalid(format!("{field}.{ENCRYPTED}"), value, "true or false is needed"));
     }
     let least_mtu = if spec.ipv6 { LEAST_V6_MTU } else { LEAST_MTU };
     for (name, allowed) in [(MTU, least_mtu..=u16::MAX.into()), (VXLAN_ID_LIST, 1..=LARGEST_VNI)] {
@@ -219,10 +222,6 @@ mod tests {
             refused.to_string().contains("\"macvlan\": there is no such driver; overlay is"),
             "{refused}"
         );
-        let mut encrypted = driver("overlay");
-        encrypted.options.insert("encrypted".into(), String::new());
-        let refused = spec(&[], |spec| spec.driver_config = Some(encrypted)).unwrap_err();
-        assert!(refused.to_string().contains("encrypted networks are not supported"), "{refused}");
     }
 
     #[test]
@@ -237,7 +236,10 @@ mod tests {
         assert!(with(MTU, "10").unwrap_err().to_string().contains("68 to 65535"));
         with(VXLAN_ID_LIST, "4100").unwrap();
         with(MTU, "1400").unwrap();
-        with("encrypted", "false").unwrap();
+        for value in ["", "true", "1", "false", "0"] {
+            with(ENCRYPTED, value).unwrap();
+        }
+        assert!(with(ENCRYPTED, "yes").unwrap_err().to_string().contains("true or false"));
     }
 
     #[test]
