@@ -24,7 +24,9 @@ pub type Shielded = BTreeMap<u32, u16>;
 pub fn wanted(vni: u32, port: u16, local: IpAddr, encryption: &Encryption) -> Security {
     let mut security = Security::default();
     let own = esp::End { vtep: local, incarnation: encryption.incarnation };
-    for (vtep, incarnation) in encryption.peers.iter().filter(|(vtep, _)| **vtep != local) {
+    // Tunnels of the other address family are left out: see `overlay::left_out`.
+    let is_reached = |vtep: &IpAddr| *vtep != local && vtep.is_ipv4() == local.is_ipv4();
+    for (vtep, incarnation) in encryption.peers.iter().filter(|(vtep, _)| is_reached(vtep)) {
         let peer = esp::End { vtep: *vtep, incarnation: *incarnation };
         for (generation, secret) in &encryption.keys {
             let (spi, material) = esp::derive(secret, vni, own, peer);
