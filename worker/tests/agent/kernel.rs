@@ -94,9 +94,16 @@ impl Kernel for FakeKernel {
     }
 
     async fn resolver_sockets(&self, key: &SandboxKey) -> io::Result<ResolverSockets> {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        // A port that is free for UDP may be in use for TCP.
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            match TcpListener::bind(udp.local_addr()?).await {
+                Ok(tcp) => break (udp, tcp),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error),
+            }
+        };
         self.resolvers.send_modify(|known| _ = known.insert(key.clone(), udp.local_addr().unwrap()));
-        let tcp = TcpListener::bind(udp.local_addr()?).await?;
         Ok(ResolverSockets { udp, tcp })
     }
 
