@@ -27,6 +27,7 @@ mod peers;
 pub mod reconcile;
 pub mod rolemanager;
 pub mod scheduler;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -22,6 +22,10 @@ use proto::model::{
 use raft_store::{Change, Object, Tables, Transaction};
 
 use crate::reconcile::{Plan, Planned, Scope};
+use crate::waiting;
+
+/// The state from which tasks are taken on here.
+const WAITING: TaskState = TaskState::New;
 
 pub struct Allocator;
 
@@ -104,7 +108,7 @@ impl Plan for Allocator {
                 tx.update(service);
             }
             Action::Task { task, attachments, endpoint } => {
-                let Some(mut task) = waiting(tx, task) else { return };
+                let Some(mut task) = waiting::find(tx, task, WAITING) else { return };
                 task.attachments.clone_from(attachments);
                 task.endpoint = Some(endpoint.clone());
                 task.status.state = TaskState::Pending;
@@ -113,22 +117,14 @@ impl Plan for Allocator {
                 task.status.timestamp = now;
                 tx.update(task);
             }
-            Action::Explain { task, err } => {
-                let Some(mut task) = waiting(tx, task) else { return };
-                task.status.err.clone_from(err);
-                tx.update(task);
-            }
+            Action::Explain { task, err } => waiting::explain(tx, task, WAITING, err),
         }
     }
 }
 
 /// The task is still to be given its addresses.
 fn waits(task: &Task) -> bool {
-    task.status.state == TaskState::New && task.desired <= TaskState::Running
-}
-
-fn waiting(tables: &Tables, id: &TaskId) -> Option<Task> {
-    tables.task(id).filter(|task| waits(task)).map(|task| Task::clone(task))
+    waiting::waits(task, WAITING)
 }
 
 fn waiting_networks(view: &Tables) -> Vec<Key> {

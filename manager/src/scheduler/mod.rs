@@ -16,12 +16,16 @@ mod rank;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use proto::model::{Availability, Node, NodeState, Task, TaskId, TaskState};
+use proto::model::{Availability, Node, NodeState, Task, TaskState};
 use raft_store::{Change, Object, Tables, Transaction};
 
 pub use self::filter::is_eligible;
 pub use self::plan::{Action, plan};
 use crate::reconcile::{Plan, Planned, Scope};
+use crate::waiting;
+
+/// The state from which tasks are taken on here.
+const WAITING: TaskState = TaskState::Pending;
 
 /// The loop: whatever changes, all that waits is planned together, since it competes for the same nodes.
 pub struct Scheduler;
@@ -53,7 +57,7 @@ impl Plan for Scheduler {
         match action {
             Action::Assign { task, node } => {
                 let there = tx.node(node).is_some_and(|node| filter::takes_tasks(node));
-                let Some(mut task) = waiting(tx, task).filter(|_| there) else { return };
+                let Some(mut task) = waiting::find(tx, task, WAITING).filter(|_| there) else { return };
                 task.node = Some(node.clone());
                 task.status.state = TaskState::Assigned;
                 task.status.message = "scheduler assigned task to node".into();
@@ -61,22 +65,14 @@ impl Plan for Scheduler {
                 task.status.timestamp = now;
                 tx.update(task);
             }
-            Action::Explain { task, err } => {
-                let Some(mut task) = waiting(tx, task) else { return };
-                task.status.err.clone_from(err);
-                tx.update(task);
-            }
+            Action::Explain { task, err } => waiting::explain(tx, task, WAITING, err),
         }
     }
 }
 
 /// The task is ready to be given a node.
 fn waits(task: &Task) -> bool {
-    task.status.state == TaskState::Pending && task.desired <= TaskState::Running
-}
-
-fn waiting(tables: &Tables, id: &TaskId) -> Option<Task> {
-    tables.task(id).filter(|task| waits(task)).map(|task| Task::clone(task))
+    waiting::waits(task, WAITING)
 }
 
 /// Whether a node may now take tasks that it could not take before.
