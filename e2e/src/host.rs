@@ -1,12 +1,13 @@
 //! One host: a network namespace with an address on the bridge, folders of its own, and a `swarmd`.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -106,6 +107,19 @@ impl Host {
         run_inside(&self.netns(), "sh", &["-ec", script])
     }
 
+    /// Takes a UDP port of the host, until the socket is dropped.
+    pub fn bind_udp(&self, address: (&'static str, u16)) -> UdpSocket {
+        let netns = self.netns();
+        // A thread that ends takes the namespace that it entered with it; the socket stays.
+        let bound = std::thread::spawn(move || {
+            let namespace = fs::File::open(netns)?;
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            UdpSocket::bind(address)
+        });
+        let bound = bound.join().unwrap_or_else(|_| panic!("cannot bind {address:?}"));
+        bound.unwrap_or_else(|error| panic!("cannot bind {address:?} on {}: {error}", self.name))
+    }
+
     pub(crate) fn command(&self, program: &str) -> Command {
         inside(&self.netns(), program)
     }
@@ -154,22 +168,34 @@ impl Host {
 
     /// Starts `swarmd` without waiting.
     pub fn launch(&self) {
+        self.launch_dying("");
+    }
+
+    /// Starts a `swarmd` that dies at a step of its work, as `SWARMD_DIE_AT` names it; at none if that is empty.
+    pub fn launch_dying(&self, step: &str) {
         let (data, exec) = (self.data_root().display().to_string(), self.exec_root().display().to_string());
         let cgroup = format!("/{}", self.cgroup());
-        self.launch_with(
-            &[
-                &["--data-root", &data, "--exec-root", &exec, "--cgroup-parent", &cgroup][..],
-                &["--host", &self.socket(), "--hostname", &self.name, "--log-level", "debug"],
-                &["--insecure-registry", registry::ADDRESS],
-            ]
-            .concat(),
-        );
+        let arguments = [
+            &["--data-root", &data, "--exec-root", &exec, "--cgroup-parent", &cgroup][..],
+            &["--host", &self.socket(), "--hostname", &self.name, "--log-level", "debug"],
+            &["--insecure-registry", registry::ADDRESS],
+        ];
+        let mut command = self.command(&program("swarmd"));
+        command.args(arguments.concat());
+        if !step.is_empty() {
+            command.env("SWARMD_DIE_AT", step);
+        }
+        self.spawn(command);
     }
 
     /// Starts `swarmd` with these arguments and no other.
     pub fn launch_with(&self, arguments: &[&str]) {
         let mut command = self.command(&program("swarmd"));
         command.args(arguments);
+        self.spawn(command);
+    }
+
+    fn spawn(&self, mut command: Command) {
         let mut daemon = self.daemon();
         assert!(daemon.is_none(), "swarmd of {} runs already", self.name);
         *daemon = Some(start_logged(&mut command, &self.log("swarmd.log")));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use e2e::{Host, Inside, Lab, PATIENCE, TaskRow, open_files, resident_kib, wait};
@@ -114,6 +115,59 @@ fn sigkill_at_any_moment_leaves_neither_residue_nor_lack() {
     assert_eq!(shims.len(), 6, "one shim a task: {shims:?}");
 
     h1.ctl(&["service", "rm", "web"]).ok();
+    wait_no_trace(h2, &before);
+}
+
+/// Steps of bringing a task to life and of taking it away, as `worker` and `netdriver` call them. What finishes the first
+/// must not come by the second: what is left of a network is removed before it is made again.
+const DEATHS: [(&str, &str); 13] = [
+    ("database: write task", "remove namespace@1"),
+    ("task: Report(Accepted)", "unmount namespace@1"),
+    ("task: Report(Preparing)", "unmount namespace@2"),
+    ("task: pull", "remove the file of a namespace@2"),
+    ("task: attach", "remove nftables table"),
+    ("mount a namespace@1", "task: Stop"),
+    ("vx0: create", "container: note end"),
+    ("mount a namespace@2", "container: remove task"),
+    ("add static entry", "task: Detach"),
+    ("set nftables table", "task: Clean"),
+    ("steer packets", "container: remove files"),
+    ("container: make task", "container: remove output"),
+    ("container: start process", "database: write removal"),
+];
+
+#[test]
+fn sigkill_at_each_step_of_attaching_and_detaching_leaves_neither_residue_nor_lack() {
+    let lab = Lab::swarm("sigkill at each step", 1, 1);
+    let (h1, h2) = (lab.host(1), lab.host(2));
+    let before = warm_up(&lab, h2);
+    h1.create_network("net", "10.0.9.0/24");
+    let create = |host: &str, name: &str| {
+        let placed = format!("node.hostname=={host}");
+        let create = ["service", "create", "--detach", "--restart-delay", "1ms", "--constraint", &placed];
+        h1.ctl(&[&create[..], &["--network", "net", "--name", name, &lab.web()]].concat()).ok();
+    };
+    create("h1", "other");
+    let other = lab.enter(&h1.wait_running("other", 1)[0]);
+    let die = |step: &str| assert_eq!(h2.wait_exit().signal(), Some(9), "at {step}");
+    h2.kill();
+
+    for (attaching, detaching) in DEATHS {
+        eprintln!("{attaching}, {detaching}");
+        h2.launch_dying(attaching);
+        h2.wait_ready();
+        wait_no_trace(h2, &before);
+        create("h2", "web");
+        die(attaching);
+
+        h2.launch_dying(detaching);
+        let tasks = h1.wait_running("web", 1);
+        let address = tasks[0].address("10.0.9.");
+        assert!(other.reaches(address), "the task is not reached that died at {attaching}");
+        h1.ctl(&["service", "rm", "web"]).ok();
+        die(detaching);
+    }
+    h2.start();
     wait_no_trace(h2, &before);
 }
 

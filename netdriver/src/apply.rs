@@ -65,6 +65,7 @@ async fn apply_entries(sites: &Sites<'_>, batch: Vec<Action>, outcome: &mut Outc
 }
 
 async fn entry(sites: &Sites<'_>, action: &Action) -> Result<(), Refusal> {
+    failpoint::reached(action);
     let (Change::Link { name, change }, Some(site)) = (&action.change, sites.get(&action.place)) else {
         return Ok(());
     };
@@ -72,6 +73,7 @@ async fn entry(sites: &Sites<'_>, action: &Action) -> Result<(), Refusal> {
 }
 
 async fn step(sites: &mut Sites<'_>, action: &Action) -> Result<(), Error> {
+    failpoint::reached(action);
     let place = &action.place;
     match &action.change {
         Change::CreateNamespace => return create_namespace(sites, place).await,
@@ -132,6 +134,7 @@ async fn remove_namespace(sites: &mut Sites<'_>, action: &Action) -> Result<(), 
         deleted.map_err(|cause| Error::Action { action: Box::new(action.clone()), cause })?;
     }
     sites.leave(place);
+    failpoint::reached(format_args!("{place}: unmount namespace"));
     let path = sites.path(place);
     netns::remove(&path).await.map_err(|cause| Error::file("removing namespace", path, cause))
 }

@@ -73,7 +73,9 @@ pub async fn create(path: &Path, sysctls: Vec<Sysctl>) -> io::Result<()> {
         for sysctl in sysctls {
             sysctl.write()?;
         }
+        failpoint::reached("make the file of a namespace");
         File::options().create(true).append(true).open(&path)?;
+        failpoint::reached("mount a namespace");
         // "thread-self": only this thread has moved.
         mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
         Ok(())
@@ -96,6 +98,7 @@ fn unmount_and_unlink(path: &Path) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+    failpoint::reached("remove the file of a namespace");
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

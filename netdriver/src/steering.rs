@@ -141,6 +141,7 @@ pub fn settle(wanted: &Steering, known: &mut Option<Known>) -> Result<Settled, R
             Err(refusal) if refusal.errno() == Some(Errno::ERESTART) && attempts.next().is_some() => {}
             Err(refusal) => return Err(refusal),
             Ok(generation) => {
+                failpoint::reached("forget connections");
                 let pruned = before.as_ref().map(|known| &*known.pruned);
                 let flows = match (pruned, &found) {
                     (None, Found::Nothing) => 0,
@@ -158,6 +159,7 @@ fn commit(socket: &mut NfSocket, generation: u32, operations: &[Operation]) -> R
     if operations.is_empty() {
         return Ok(generation);
     }
+    failpoint::reached("steer packets");
     let messages: Vec<_> = operations.iter().flat_map(Operation::messages).collect();
     socket.transact(Some(generation), &messages)?;
     // Zero is never used.

@@ -115,6 +115,7 @@ impl Netdriver {
             true => encryption::no_rules(),
             false => encryption::rules(&networks),
         };
+        failpoint::reached(format_args!("host: shield {} networks", networks.len()));
         // Until it is known what came of it, nothing is.
         (shield.networks, shield.listing) = (None, None);
         let host = sites.enter(&Place::Host).await?;
@@ -223,14 +224,15 @@ async fn open(sites: &mut Sites<'_>) -> Result<Xfrm, Error> {
 async fn carry_out(xfrm: &Xfrm, changes: Vec<Change>) -> Done {
     let (mut done, mut errors) = Done::default();
     for change in changes {
-        let result = match &change {
+        let action = Action::new(&Place::Host, change);
+        failpoint::reached(&action);
+        let result = match &action.change {
             Change::AddAssociation(association) => xfrm.add(association).await,
             Change::RemoveAssociation(id) => tolerate(xfrm.remove(id).await, Errno::ESRCH),
             Change::PutPolicy(policy) => xfrm.put_policy(policy).await,
             Change::RemovePolicy(policy) => tolerate(xfrm.remove_policy(policy).await, Errno::ENOENT),
             _ => Ok(()),
         };
-        let action = Action::new(&Place::Host, change);
         match result {
             Ok(()) => done.push(action),
             Err(cause) => errors.push(Error::Action { action: Box::new(action), cause }),

@@ -71,6 +71,19 @@ pub enum Change {
     Clear,
 }
 
+impl Change {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Task(_) => "task",
+            Self::Status(..) => "status",
+            Self::Remove(_) => "removal",
+            Self::Managers(_) => "managers",
+            Self::Underlay(_) => "underlay",
+            Self::Clear => "nothing",
+        }
+    }
+}
+
 struct Write {
     changes: Vec<Change>,
     done: oneshot::Sender<Result<(), Error>>,
@@ -159,6 +172,7 @@ fn commit(file: &redb::Database, batch: &[Write]) -> Result<(), Error> {
         let mut statuses = write.open_table(STATUSES)?;
         let mut node = write.open_table(NODE)?;
         for change in batch.iter().flat_map(|write| &write.changes) {
+            failpoint::reached(format_args!("database: write {}", change.kind()));
             match change {
                 Change::Task(task) => {
                     tasks.insert(task.id.as_str(), without_credentials(task).encode_to_vec().as_slice())?;

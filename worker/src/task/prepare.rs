@@ -47,6 +47,7 @@ pub(super) async fn prepare(shared: &Shared, assigned: &Assigned) -> Result<Prep
         Ok(permit.filter(|_| attached.load(Ordering::Relaxed)))
     };
     let (permit, ()) = tokio::try_join!(making, attaching)?;
+    failpoint::reached("task: prepared");
     Ok(Prepared { permit })
 }
 
@@ -56,11 +57,14 @@ pub(super) async fn permit(shared: &Shared) -> Option<OwnedSemaphorePermit> {
 }
 
 async fn attach(shared: &Shared, assigned: &Assigned) -> Result<(), Failure> {
+    failpoint::reached("task: attach");
     let attached = shared.networks.attach(assigned.id().clone(), assigned.wish.clone()).await;
+    failpoint::reached("task: attached");
     attached.map_err(|error| Failure::rejected(error.to_string()))
 }
 
 async fn pull(shared: &Shared, assigned: &Assigned) -> Result<String, Failure> {
+    failpoint::reached("task: pull");
     let spec = &assigned.task.spec.container;
     let auth = spec.pull_options.as_ref().map_or("", |options| &options.registry_auth);
     let auth = RegistryAuth::parse(auth).map_err(|error| Failure::rejected(error.report()))?;

@@ -59,6 +59,7 @@ impl Runner {
             let order = *self.orders.borrow_and_update();
             let next = step(order, &self.seen);
             tracing::debug!(task = %self.id(), step = ?next, "next step");
+            failpoint::reached(format_args!("task: {next:?}"));
             if !matches!(next, Step::Report(_) | Step::Prepare | Step::Start) {
                 self.permit = None;
             }

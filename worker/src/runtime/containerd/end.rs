@@ -65,6 +65,7 @@ impl Containerd {
             Some(exit) => exit.clone().into(),
             None => self.note(id, record, exit).await?,
         };
+        failpoint::reached("container: remove task");
         if !self.delete_task(id).await? && first {
             self.shims.end_lost_of(id).await;
         }
@@ -72,6 +73,7 @@ impl Containerd {
     }
 
     async fn note(&self, id: &str, record: Record, exit: Exit) -> Result<Exit, Error> {
+        failpoint::reached("container: note end");
         let record = Record { exit: Some((&exit).into()), ..record };
         let container =
             Container { id: id.to_owned(), extensions: record.extensions(), ..Container::default() };
@@ -158,9 +160,11 @@ impl Containerd {
             let request = RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: id.to_owned() };
             or_absent(self.client.snapshots().remove(request).await)
         };
+        failpoint::reached("container: remove");
         let (container, snapshot) = tokio::join!(container, snapshot);
         container.map_err(failed("remove the container"))?;
         snapshot.map_err(failed("remove the container's file system"))?;
+        failpoint::reached("container: remove files");
         let directory = self.config.container_dir(id);
         volumes::remove_anonymous(&directory)?;
         files::remove(&directory)?;

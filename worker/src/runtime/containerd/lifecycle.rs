@@ -50,6 +50,7 @@ impl Containerd {
             labels: self.held(&image.snapshot),
             ..Container::default()
         };
+        failpoint::reached("container: make");
         match self.client.containers().create(CreateContainerRequest { container: Some(container) }).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => {
@@ -120,6 +121,7 @@ impl Containerd {
             return Err(Error::Exists { id: id.to_owned() });
         }
         let _starting = self.shims.starting(id);
+        failpoint::reached("container: make file system");
         let rootfs = timed(id, "snapshot", self.snapshot(id, &record.snapshot)).await?;
         let output = self.output(id);
         let request = CreateTaskRequest {
@@ -131,6 +133,7 @@ impl Containerd {
             ..CreateTaskRequest::default()
         };
         let mut tasks = self.client.tasks();
+        failpoint::reached("container: make task");
         let pid = match timed(id, "shim", tasks.create(request)).await {
             Ok(answer) => answer.into_inner().pid,
             // The answer to an earlier attempt was lost.
@@ -141,6 +144,7 @@ impl Containerd {
             },
             Err(status) => return Err(not_started(status)),
         };
+        failpoint::reached("container: start process");
         let request = StartRequest { container_id: id.to_owned(), ..StartRequest::default() };
         if let Err(status) = timed(id, "process", tasks.start(request)).await {
             let request = DeleteTaskRequest { container_id: id.to_owned() };

@@ -240,6 +240,7 @@ impl Runtime for Containerd {
     }
 
     async fn remove_logs(&self, id: &str) -> Result<(), Error> {
+        failpoint::reached("container: remove output");
         let directory = self.config.container_dir(id);
         match tokio::fs::remove_dir_all(&directory).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
