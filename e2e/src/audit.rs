@@ -1,5 +1,5 @@
 //! The last look at a lab's swarm, after every story: no address and no network identifier is in use twice, and none
-//! outside of its network.
+//! outside of its network; and no node had to mend its kernel.
 //!
 //! By what a manager shows to everybody. Objects are read one after the other while the swarm goes on, so what looks
 //! wrong once is looked at again: what is wrong stays.
@@ -36,6 +36,24 @@ pub(crate) fn flaws(hosts: &[Host]) -> Vec<String> {
         seen = Some(flaws);
     }
     Vec::new()
+}
+
+/// What nodes find wrong in their own kernels, or have found since they started: nobody but they should have changed
+/// anything there. A node that has something else to do, or waits for a manager, is not asked to the end.
+pub(crate) fn mended(hosts: &[Host]) -> Vec<String> {
+    let of = |host: &Host| {
+        let output = host.ctl_within(BOUND, &["network", "audit", "--format", "json"]);
+        let audit: Option<Value> = serde_json::from_str(&output.stdout).ok();
+        let audit = audit.or_else(|| read(host, &["info"])?.into_iter().next())?;
+        let count = audit["NetworkMended"].as_u64()?;
+        (count > 0).then(|| format!("{} mended its network: {audit}\n{}", host.name(), mendings(host)))
+    };
+    hosts.iter().filter(|host| host.runs()).filter_map(of).collect()
+}
+
+fn mendings(host: &Host) -> String {
+    let log = host.logged();
+    log.lines().filter(|line| line.contains("mended the node's network")).collect::<Vec<_>>().join("\n")
 }
 
 /// Objects as `swarmctl` shows them.

@@ -27,6 +27,11 @@ pub enum Error {
     #[error("UDP port {port} is in use by another program of this host; VXLAN needs it")]
     PortTaken { port: u16 },
 
+    #[error(
+        "the device name {name} is in use by a device of this host that is not swarmd's; rename or delete it"
+    )]
+    NameTaken { name: String },
+
     #[error("no device of this host has the address {local}, which is to be its VXLAN tunnel endpoint")]
     NoUnderlay { local: IpAddr },
 

@@ -24,6 +24,8 @@ pub struct Seen {
     /// Index of the cable's other end, in that end's namespace.
     pub peer: Option<u32>,
     pub master: Option<u32>,
+    /// Made here: it is in our group.
+    pub ours: bool,
     pub link: Link,
 }
 
@@ -171,7 +173,8 @@ pub fn parse(message: &LinkMessage) -> Option<Seen> {
     link.up = message.header.flags.contains(LinkFlags::Up);
     // A kernel without IPv6 says nothing of it, and is quiet.
     link.quiet = true;
-    let mut seen = Seen { index: message.header.index, name: String::new(), peer: None, master: None, link };
+    let index = message.header.index;
+    let mut seen = Seen { index, name: String::new(), peer: None, master: None, ours: false, link };
     if message.header.flags.contains(LinkFlags::Loopback) {
         seen.link.kind = Kind::Loopback;
     }
@@ -186,6 +189,7 @@ fn read(attribute: &LinkAttribute, seen: &mut Seen) {
         LinkAttribute::IfName(name) => seen.name.clone_from(name),
         LinkAttribute::Link(index) => seen.peer = Some(*index),
         LinkAttribute::Controller(index) => seen.master = Some(*index),
+        LinkAttribute::Group(group) => seen.ours = *group == GROUP,
         LinkAttribute::Mtu(mtu) => seen.link.mtu = Some(*mtu),
         LinkAttribute::IfAlias(alias) => seen.link.alias = Some(alias.clone()),
         LinkAttribute::Address(octets) => seen.link.mac = octets.as_slice().try_into().ok().map(Mac),

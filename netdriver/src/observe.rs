@@ -29,12 +29,17 @@ pub enum Look<'a> {
 #[derive(Debug)]
 pub struct View {
     pub namespace: Namespace,
+    /// Devices of the host that were asked for by name and that somebody else has made.
+    pub strangers: Vec<String>,
     /// Index and peer's index of each device.
     cables: BTreeMap<String, (u32, Option<u32>)>,
 }
 
 pub async fn read(site: &Site, place: &Place, look: Look<'_>) -> Result<View, Refusal> {
     let mut seen = devices(site, place, look).await?;
+    // Our own namespaces are ours whole.
+    let strangers = seen.extract_if(.., |seen| *place == Place::Host && !seen.ours).map(|seen| seen.name);
+    let strangers = strangers.collect();
     for seen in &mut seen {
         if let Some(master) = seen.master {
             seen.link.master = site.name(master).await?;
@@ -55,7 +60,7 @@ pub async fn read(site: &Site, place: &Place, look: Look<'_>) -> Result<View, Re
     };
     let cables = seen.iter().map(|seen| (seen.name.clone(), (seen.index, seen.peer))).collect();
     let links = seen.into_iter().map(|seen| (seen.name, seen.link)).collect();
-    Ok(View { namespace: Namespace { links, default_route, ..Namespace::default() }, cables })
+    Ok(View { namespace: Namespace { links, default_route, ..Namespace::default() }, strangers, cables })
 }
 
 async fn devices(site: &Site, place: &Place, look: Look<'_>) -> Result<Vec<Seen>, Refusal> {

@@ -107,3 +107,25 @@ async fn lost_rules_and_a_lost_bridge_are_mended() {
         assert_eq!(ensure_all(host, &desired).await, [""; 0]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_of_somebody_else_is_left_alone_and_named() {
+    let (hosts, _switch) = hosts(1).await;
+    let host = &hosts[0];
+    succeeded(&host.inside("ip link add swarm_gwbridge type bridge"));
+    let report = host.driver.ensure(&Desired::default(), Scope::All).await;
+    assert!(report.errors.is_empty(), "it is in nobody's way: {:?}", report.errors);
+    let mut desired = joined(&hosts, "red", 9).remove(0);
+    desired.sandboxes.values_mut().for_each(|sandbox| sandbox.outbound = true);
+    for scope in [Scope::sandbox("t0"), Scope::All] {
+        let report = host.driver.ensure(&desired, scope).await;
+        let error = report.sandbox_error(&"t0".into()).unwrap().to_string();
+        let expected = "the device name swarm_gwbridge is in use by a device of this host that is not swarmd's; \
+                        rename or delete it";
+        assert_eq!(error, expected);
+    }
+    assert!(succeeded(&host.inside("ip -d link show swarm_gwbridge")).contains("bridge"));
+    succeeded(&host.inside("ip link del swarm_gwbridge"));
+    ensure_all(host, &desired).await;
+    assert!(host.ping("t0", "192.168.77.254"));
+}

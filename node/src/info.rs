@@ -40,6 +40,8 @@ impl Machine {
             memory_bytes: amount(self.memory_bytes),
             kernel_version: self.kernel.clone(),
             tasks_running: status.tasks_running,
+            network_mended: status.network_mended,
+            warnings: status.warnings.clone(),
         }
     }
 }

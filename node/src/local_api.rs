@@ -9,8 +9,9 @@ use std::time::SystemTime;
 use futures_util::TryStreamExt;
 use proto::local::node_server::Node;
 use proto::local::{
-    Image, InfoRequest, InfoResponse, InitRequest, InitResponse, JoinRequest, JoinResponse, LeaveRequest,
-    LeaveResponse, ListImagesRequest, ListImagesResponse, LoadImageRequest, LoadImageResponse,
+    AuditNetworkRequest, AuditNetworkResponse, Image, InfoRequest, InfoResponse, InitRequest, InitResponse,
+    JoinRequest, JoinResponse, LeaveRequest, LeaveResponse, ListImagesRequest, ListImagesResponse,
+    LoadImageRequest, LoadImageResponse,
 };
 use proto::wire::NodeRole;
 use tokio_util::io::StreamReader;
@@ -53,6 +54,15 @@ impl Node for LocalApi {
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         Ok(Response::new(self.machine.describe(&self.membership.status())))
+    }
+
+    async fn audit_network(
+        &self,
+        _: Request<AuditNetworkRequest>,
+    ) -> Result<Response<AuditNetworkResponse>, Status> {
+        let networks = self.membership.networks()?;
+        let mended = networks.audit().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(AuditNetworkResponse { mended, network_mended: networks.mended() }))
     }
 
     async fn load_image(

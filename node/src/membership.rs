@@ -14,6 +14,7 @@ use proto::local::{InitRequest, JoinRequest};
 use proto::model::{ClusterId, NodeId, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use worker::network::Networks;
 
 use crate::error::{Error, chain};
 use crate::gate::Serving;
@@ -37,6 +38,9 @@ pub struct Status {
     pub manager_count: u64,
     pub node_count: u64,
     pub tasks_running: u64,
+    pub network_mended: u64,
+    /// What does not work of the node's part in the swarm, a line each.
+    pub warnings: Vec<String>,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -62,7 +66,10 @@ pub enum StatusSource {
     Pending,
     /// The node was in a swarm and takes no part in it: the swarm on disk could not be taken up, or removed the node.
     Broken(Box<Status>),
-    Active(Box<dyn Fn() -> Status + Send + Sync>),
+    Active {
+        read: Box<dyn Fn() -> Status + Send + Sync>,
+        networks: Networks,
+    },
 }
 
 impl Membership {
@@ -83,7 +90,15 @@ impl Membership {
             StatusSource::Inactive => Status::default(),
             StatusSource::Pending => Status { state: State::Pending, ..Status::default() },
             StatusSource::Broken(status) => Status::clone(status),
-            StatusSource::Active(read) => read(),
+            StatusSource::Active { read, .. } => read(),
+        }
+    }
+
+    /// The node's network, while it takes part in a swarm.
+    pub fn networks(&self) -> Result<Networks, Error> {
+        match self.status.borrow().as_ref() {
+            StatusSource::Active { networks, .. } => Ok(networks.clone()),
+            _ => Err(Error::NotAMember),
         }
     }
 

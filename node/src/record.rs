@@ -23,6 +23,10 @@ pub enum Error {
 pub struct Record {
     pub listen: SocketAddr,
     pub advertise: SocketAddr,
+    /// Nobody has asked for `advertise`: it is where the node reached its manager from. While the node is a worker it
+    /// follows the machine's address.
+    #[serde(default)]
+    pub follows: bool,
     /// For VXLAN, where it is another than that of `advertise`.
     pub data_path: Option<IpAddr>,
     /// host:port of managers through which the node joined. The worker keeps the current list.
@@ -80,6 +84,7 @@ mod tests {
         let record = Record {
             listen: "0.0.0.0:2377".parse().unwrap(),
             advertise: "192.168.77.12:2377".parse().unwrap(),
+            follows: true,
             data_path: None,
             managers: vec!["192.168.77.11:2377".into()],
         };

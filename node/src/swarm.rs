@@ -10,6 +10,7 @@ mod begin;
 mod follow;
 mod retry;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use worker::runtime::Runtime;
-use worker::{SessionView, Worker};
+use worker::{SessionView, Whereabouts, Worker};
 
 use crate::config::Settings;
 use crate::dial::Peers;
@@ -71,6 +72,7 @@ pub struct Swarm {
     dialer: Dialer,
     worker: Worker,
     session: watch::Receiver<SessionView>,
+    whereabouts: watch::Receiver<Whereabouts>,
     /// The managers to ask for a certificate, fed from the session.
     managers: watch::Sender<Vec<String>>,
     renewal: Trigger,
@@ -88,6 +90,7 @@ pub struct Swarm {
 /// What the status is read from without asking the owner.
 #[derive(Clone, Default)]
 struct Published {
+    advertise: Option<SocketAddr>,
     store: Option<raft_store::Store>,
     /// Why the manager side does not run, or takes no part.
     problem: Option<String>,
@@ -126,13 +129,14 @@ impl Swarm {
         let stop = CancellationToken::new();
         let mut renewing = JoinSet::new();
         renewing.spawn(renewal.run(stop.clone()));
-        let session = worker.session();
+        let (session, whereabouts) = (worker.session(), worker.whereabouts());
         let store = manager.as_ref().map(|manager| manager.store().clone());
         let mut retry = Retry::default();
         if problem.is_some() {
             retry.failed();
         }
         let problem = problem.map(|error| chain(&error));
+        let advertise = Some(record.advertise);
         Ok(Self {
             context: context.clone(),
             record,
@@ -141,6 +145,7 @@ impl Swarm {
             dialer,
             worker,
             session,
+            whereabouts,
             managers,
             renewal: trigger,
             renewing,
@@ -149,7 +154,7 @@ impl Swarm {
             joining: JoinSet::new(),
             retry,
             idle_since: None,
-            published: watch::Sender::new(Published { store, problem }),
+            published: watch::Sender::new(Published { advertise, store, problem }),
         })
     }
 
@@ -178,12 +183,13 @@ impl Swarm {
     /// How the status is to be read from now on.
     pub fn status_source(&self) -> StatusSource {
         let credentials = self.credentials.clone();
-        let (advertise, session) = (self.record.advertise, self.session.clone());
+        let (session, whereabouts) = (self.session.clone(), self.whereabouts.clone());
         let (published, stats) = (self.published.subscribe(), self.worker.stats_reader());
-        StatusSource::Active(Box::new(move || {
+        let read = Box::new(move || {
             let subject = credentials.current().identity().subject().clone();
             let session = session.borrow();
-            let Published { store, problem } = published.borrow().clone();
+            let Published { advertise, store, problem } = published.borrow().clone();
+            let stats = stats();
             let view = store.map(|store| store.view());
             let cluster = view.as_ref().and_then(|view| view.cluster().cloned());
             Status {
@@ -192,14 +198,17 @@ impl Swarm {
                 node_id: Some(subject.node),
                 cluster_id: Some(subject.cluster),
                 cluster_created_at: cluster.map(|cluster| cluster.meta.created_at),
-                advertise: Some(advertise),
+                advertise,
                 manager: view.is_some(),
-                managers: manager_addrs(&session, advertise, view.is_some()),
+                managers: manager_addrs(&session, advertise.filter(|_| view.is_some())),
                 manager_count: view.as_ref().map_or(0, |view| count(view, |node| node.manager.is_some())),
                 node_count: view.as_ref().map_or(0, |view| count(view, |_| true)),
-                tasks_running: u64::try_from(stats().tasks_running).unwrap_or(u64::MAX),
+                tasks_running: u64::try_from(stats.tasks_running).unwrap_or(u64::MAX),
+                network_mended: stats.network_mended,
+                warnings: whereabouts.borrow().problem.iter().cloned().collect(),
             }
-        }))
+        });
+        StatusSource::Active { read, networks: self.worker.networks() }
     }
 
     /// Ends this node's part and leaves its tasks running, for the next start.
@@ -271,9 +280,15 @@ fn worker_config(
         runtime: context.runtime.clone(),
         kernel: context.netdriver.clone(),
         data_root: context.settings.data_root.clone(),
-        data_path_addr: Some(record.data_path.unwrap_or(record.advertise.ip())),
+        data_path_addr: data_path(record, credentials.current().identity().subject().role),
         parallel_starts: worker::PARALLEL_STARTS,
     }
+}
+
+/// None: where the node reaches its manager from. Managers are known to each other by their addresses, so theirs stay.
+fn data_path(record: &Record, role: Role) -> Option<IpAddr> {
+    let fixed = (!record.follows || role == Role::Manager).then_some(record.advertise.ip());
+    record.data_path.or(fixed)
 }
 
 /// A manager's worker speaks with its own node first.
@@ -282,10 +297,11 @@ fn first_managers(record: &Record, is_manager: bool) -> Vec<String> {
     own.into_iter().chain(record.managers.iter().cloned()).collect()
 }
 
-fn manager_addrs(session: &SessionView, advertise: std::net::SocketAddr, is_manager: bool) -> Vec<String> {
-    let own = advertise.to_string();
-    let others = session.managers.iter().filter(|addr| !is_manager || **addr != own).cloned();
-    is_manager.then(|| own.clone()).into_iter().chain(others).collect()
+/// `own`: of a manager, which comes first.
+fn manager_addrs(session: &SessionView, own: Option<SocketAddr>) -> Vec<String> {
+    let own = own.map(|addr| addr.to_string());
+    let others = session.managers.iter().filter(|addr| own.as_ref() != Some(*addr)).cloned();
+    own.iter().cloned().chain(others).collect()
 }
 
 fn count(view: &raft_store::View, which: impl Fn(&proto::model::Node) -> bool) -> u64 {

@@ -27,12 +27,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use agent::{Dial, SessionView};
+pub use agent::{Dial, SessionView, Whereabouts};
 
 use agent::db::{Change, Database};
 use agent::drains::Drains;
 use agent::statuses::Statuses;
-use agent::{Agent, Parts};
+use agent::{Agent, Finder, Parts};
 use description::Facts;
 use logpublish::LogPublisher;
 use network::{Kernel, Networks, Underlay};
@@ -58,7 +58,7 @@ pub struct Config {
     pub kernel: Arc<dyn Kernel>,
     /// The local database is `<data_root>/worker/tasks.db`.
     pub data_root: PathBuf,
-    /// This node's tunnel end point; none: the address from which it reaches its manager.
+    /// This node's tunnel end point; none: the address from which it reaches its manager, as long as it is that.
     pub data_path_addr: Option<IpAddr>,
     pub parallel_starts: usize,
 }
@@ -84,13 +84,14 @@ pub enum Error {
 pub struct Stats {
     pub tasks: usize,
     pub tasks_running: usize,
-    /// Changes that the periodic look at the node's network had to make.
+    /// Changes that audits of the node's network had to make.
     pub network_mended: u64,
 }
 
 /// The worker of this node. Dropping it without [`stop`](Worker::stop) leaves its parts running.
 pub struct Worker {
     session: watch::Receiver<SessionView>,
+    whereabouts: watch::Receiver<Whereabouts>,
     roster: watch::Receiver<Roster>,
     statuses: Statuses,
     networks: Networks,
@@ -118,8 +119,10 @@ impl Worker {
         let (roster_told, roster) = watch::channel(Roster::new());
         let (instructions, followed) = mpsc::channel(INSTRUCTIONS);
         let (view, session) = watch::channel(SessionView::default());
+        let (found, whereabouts) = watch::channel(Whereabouts::default());
         let worker = Self {
             session,
+            whereabouts,
             roster,
             statuses: Statuses::default(),
             networks,
@@ -132,7 +135,8 @@ impl Worker {
             writer,
         };
         let supervisor = Supervisor::new(worker.shared(&config, facts.clone()), roster_told);
-        let agent = Agent::new(worker.parts(&config, facts), remembered.managers, &config.managers, view);
+        let agent =
+            Agent::new(worker.parts(&config, facts, found), remembered.managers, &config.managers, view);
         let (adopted, ready) = oneshot::channel();
         let supervising = supervisor.run(remembered.tasks, followed, adopted, worker.stop.clone());
         worker.tracker.spawn(network);
@@ -153,7 +157,7 @@ impl Worker {
         }
     }
 
-    fn parts(&self, config: &Config, facts: Arc<Facts>) -> Parts {
+    fn parts(&self, config: &Config, facts: Arc<Facts>, found: watch::Sender<Whereabouts>) -> Parts {
         let logs = LogPublisher {
             node: config.node_id.clone(),
             runtime: config.runtime.clone(),
@@ -162,7 +166,7 @@ impl Worker {
         Parts {
             dial: config.dial.clone(),
             facts,
-            data_path_addr: config.data_path_addr,
+            finder: Finder::new(config.data_path_addr, found),
             statuses: self.statuses.clone(),
             instructions: self.instructions.clone(),
             networks: self.networks.clone(),
@@ -175,6 +179,11 @@ impl Worker {
     /// What the managers tell of this node and of themselves.
     pub fn session(&self) -> watch::Receiver<SessionView> {
         self.session.clone()
+    }
+
+    /// Where this node's tunnels end.
+    pub fn whereabouts(&self) -> watch::Receiver<Whereabouts> {
+        self.whereabouts.clone()
     }
 
     pub fn stats(&self) -> Stats {
@@ -190,6 +199,11 @@ impl Worker {
             tasks_running: statuses.count(TaskState::Running),
             network_mended: networks.mended(),
         }
+    }
+
+    /// Looks at the node's network, for whoever does not own the worker.
+    pub fn networks(&self) -> Networks {
+        self.networks.clone()
     }
 
     /// Ends the worker and leaves its tasks as they are, for the next start to adopt.

@@ -45,6 +45,8 @@ fn as_json(info: &InfoResponse) -> Value {
         "MemTotal": info.memory_bytes,
         "DataRoot": info.data_root,
         "TasksRunning": info.tasks_running,
+        "NetworkMended": info.network_mended,
+        "Warnings": info.warnings,
         "Swarm": {
             "LocalNodeState": state(info),
             "Error": info.error,
@@ -86,5 +88,6 @@ fn lines(info: &InfoResponse) -> Vec<String> {
         lines.push(" Manager addresses:".into());
         lines.extend(info.manager_addrs.iter().map(|addr| format!("  {addr}")));
     }
+    lines.extend(info.warnings.iter().map(|warning| format!("WARNING: {warning}")));
     lines
 }

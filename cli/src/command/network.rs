@@ -1,5 +1,6 @@
 //! `network …`.
 
+mod audit;
 mod create;
 mod inspect;
 mod ls;
@@ -25,6 +26,8 @@ pub enum Command {
     Rm(rm::Rm),
     /// Replace the key of an encrypted network, without losing a packet
     RotateKey(rotate_key::RotateKey),
+    /// Compare this node's kernel with what its networks should be, and mend it
+    Audit(audit::Audit),
 }
 
 impl Command {
@@ -35,6 +38,7 @@ impl Command {
             Self::Inspect(command) => command.run(client).await,
             Self::Rm(command) => command.run(client).await,
             Self::RotateKey(command) => command.run(client).await,
+            Self::Audit(command) => command.run(client).await,
         }
     }
 }

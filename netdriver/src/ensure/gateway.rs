@@ -12,7 +12,7 @@ use crate::desired::{Desired, SandboxKey};
 use crate::driver::gateway::{self, Gateway};
 use crate::error::Error;
 use crate::model::{Namespace, Place, World};
-use crate::observe::{self, Look};
+use crate::observe::{self, Look, View};
 use crate::plan::{Action, Change};
 use crate::report::{Report, Subject};
 use crate::site::{self, Sites};
@@ -43,7 +43,7 @@ impl Netdriver {
     pub(crate) async fn read_legs(&self) -> Result<(), Error> {
         let mut sites = self.sites().await;
         let found = look(&mut sites, Look::Whole).await?;
-        self.legs.lock().await.addresses = recorded(&found);
+        self.legs.lock().await.addresses = recorded(&found.namespace);
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl Netdriver {
 
     async fn sweep_legs(&self, legs: &mut Legs, desired: &Desired) -> Result<Done, Error> {
         let mut sites = self.sites().await;
-        let mut found = look(&mut sites, Look::Whole).await?;
+        let mut found = look(&mut sites, Look::Whole).await?.namespace;
         // Read after the legs were, so that a leg whose sandbox is just being made is not taken for a leftover.
         let mut owned: Vec<String> = desired.sandboxes.keys().map(name::leg).collect();
         for place in site::list(&self.config.netns_dir)? {
@@ -118,7 +118,10 @@ impl Netdriver {
         let gateway = Gateway::of(&self.config);
         let wanted = gateway.wanted();
         let mut sites = self.sites().await;
-        let found = self.look_at_gateway(&mut sites, legs).await?;
+        let (found, strangers) = self.look_at_gateway(&mut sites, legs).await?;
+        if let Some(name) = strangers.into_iter().next() {
+            return Err(Error::NameTaken { name });
+        }
         let worlds = [wanted, found].map(|namespace| World::from([(Place::Host, namespace)]));
         let (done, errors) = carry_out(&mut sites, &worlds[0], &worlds[1]).await;
         legs.ready = errors.is_empty();
@@ -132,16 +135,21 @@ impl Netdriver {
     async fn unmake_gateway(&self, legs: &mut Legs) -> Result<Done, Error> {
         (legs.ready, legs.listing) = (false, None);
         let mut sites = self.sites().await;
-        let mut found = self.look_at_gateway(&mut sites, legs).await?;
+        let (mut found, _) = self.look_at_gateway(&mut sites, legs).await?;
         found.forwarding = None;
         let wanted = World::from([(Place::Host, Namespace::default())]);
         Ok(carry_out(&mut sites, &wanted, &World::from([(Place::Host, found)])).await)
     }
 
-    /// The bridge, the rules and whether the host forwards.
-    async fn look_at_gateway(&self, sites: &mut Sites<'_>, legs: &Legs) -> Result<Namespace, Error> {
+    /// The bridge, the rules and whether the host forwards; and the bridge's name if another device has it.
+    async fn look_at_gateway(
+        &self,
+        sites: &mut Sites<'_>,
+        legs: &Legs,
+    ) -> Result<(Namespace, Vec<String>), Error> {
         let gateway = Gateway::of(&self.config);
-        let mut found = look(sites, Look::Devices(&[gateway.bridge])).await?;
+        let View { namespace: mut found, strangers, .. } =
+            look(sites, Look::Devices(&[gateway.bridge])).await?;
         let file = sites.get(&Place::Host).and_then(|site| site.file.as_ref());
         let listing = nft::list(file, "ip", gateway::TABLE).await?;
         found.rules = listing.map(|listing| {
@@ -155,16 +163,15 @@ impl Netdriver {
         let forwarding = netns::within(file, || FORWARDING.is_set()).await.and_then(|set| set);
         let path = "/proc/sys/net/ipv4/ip_forward";
         found.forwarding = Some(forwarding.map_err(|cause| Error::file("reading", path, cause))?);
-        Ok(found)
+        Ok((found, strangers))
     }
 }
 
-async fn look(sites: &mut Sites<'_>, look: Look<'_>) -> Result<Namespace, Error> {
+async fn look(sites: &mut Sites<'_>, look: Look<'_>) -> Result<View, Error> {
     let path = sites.path(&Place::Host);
     let missing = || Error::file("entering namespace", path, std::io::ErrorKind::NotFound);
     let site = sites.enter(&Place::Host).await?.ok_or_else(missing)?;
-    let view = observe::read(site, &Place::Host, look).await.map_err(Error::read("the host's devices"))?;
-    Ok(view.namespace)
+    observe::read(site, &Place::Host, look).await.map_err(Error::read("the host's devices"))
 }
 
 /// The addresses that legs record.

@@ -151,6 +151,9 @@ async fn look_around(
     for (place, look) in looks {
         let Some(site) = sites.enter(&place).await? else { continue };
         let view = observe::read(site, &place, look).await.map_err(Error::read(place.to_string()))?;
+        if let Some(name) = view.strangers.first().filter(|_| sandbox.outbound) {
+            return Err(Error::NameTaken { name: name.clone() });
+        }
         views.insert(place, view);
     }
     Ok(observe::join(views, wanted))

@@ -23,7 +23,7 @@ impl Swarm {
         let Listening { listen, advertise } =
             addr::listening(&request.listen_addr, &request.advertise_addr, None)?;
         let data_path = addr::data_path(&request.data_path_addr)?;
-        let record = Record { listen, advertise, data_path, managers: Vec::new() };
+        let record = Record { listen, advertise, follows: false, data_path, managers: Vec::new() };
         let wishes = Wishes::read(request)?;
         let begun = found(context, record, wishes).await;
         undo_on_error(context, begun)
@@ -41,7 +41,8 @@ impl Swarm {
         let Listening { listen, advertise } =
             addr::listening(&request.listen_addr, &request.advertise_addr, otherwise)?;
         let data_path = addr::data_path(&request.data_path_addr)?;
-        let record = Record { listen, advertise, data_path, managers: vec![manager.clone()] };
+        let follows = request.advertise_addr.is_empty() && listen.ip().is_unspecified();
+        let record = Record { listen, advertise, follows, data_path, managers: vec![manager.clone()] };
         let joining = Join { addr: manager, token, availability, source: None };
         let begun = enter(context, record, joining).await;
         undo_on_error(context, begun)

@@ -17,6 +17,7 @@ use super::{Published, Swarm, begin, remove_dir};
 use crate::error::{Error, chain};
 use crate::gate::Serving;
 use crate::manager_side::{ManagerSide, ask_to_join};
+use crate::record;
 
 /// A member that hears no leader for so long may have been removed, and asks to be taken in. Elections take less.
 const LEADERLESS: Duration = Duration::from_secs(5);
@@ -35,6 +36,7 @@ impl Swarm {
         tokio::select! {
             Ok(()) = self.session.changed() => {}
             Ok(()) = self.certificate.changed() => {}
+            Ok(()) = self.whereabouts.changed() => {}
             Some(asked) = self.joining.join_next() => self.asked(asked),
             () = side_changed(&mut self.manager) => {}
             () = self.retry.becomes_due() => {}
@@ -46,6 +48,7 @@ impl Swarm {
         if self.session.borrow().removed {
             return Outcome::Removed;
         }
+        self.move_along();
         let told = self.learn();
         if let Some(role) = told {
             self.renewal.expect(role);
@@ -71,6 +74,21 @@ impl Swarm {
             });
         }
         session.node.as_ref().map(|node| node.role)
+    }
+
+    /// A worker that was found elsewhere is known by that address from now on.
+    fn move_along(&mut self) {
+        let Some(local) = self.whereabouts.borrow_and_update().local else { return };
+        let known = self.record.advertise.ip();
+        let follows = self.record.follows && self.record.data_path.is_none() && self.manager.is_none();
+        if !follows || local == known || local.is_ipv4() != known.is_ipv4() {
+            return;
+        }
+        self.record.advertise.set_ip(local);
+        if let Err(error) = record::save(&self.context.settings.data_root, &self.record) {
+            tracing::error!(error = chain(&error), "cannot note this node's new address");
+        }
+        self.published.send_modify(|published| published.advertise = Some(self.record.advertise));
     }
 
     async fn be_manager(&mut self) {
@@ -167,7 +185,8 @@ impl Swarm {
 
     fn show(&self, problem: Option<String>) {
         let store = self.manager.as_ref().map(|manager| manager.store().clone());
-        self.published.send_replace(Published { store, problem });
+        let advertise = Some(self.record.advertise);
+        self.published.send_replace(Published { advertise, store, problem });
     }
 }
 

@@ -12,8 +12,8 @@ mod reporter;
 mod session;
 pub mod statuses;
 mod view;
+mod whereabouts;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use dial::Dial;
 pub(crate) use session::Error as SessionError;
 pub use view::SessionView;
+pub use whereabouts::Whereabouts;
 
 use crate::backoff::Backoff;
 use crate::description::Facts;
@@ -35,6 +36,7 @@ use drains::Drains;
 use managers::Managers;
 use session::Session;
 use statuses::Statuses;
+pub(crate) use whereabouts::Finder;
 
 /// The longest pause leaves time to register before three heartbeats of a short period are missed.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(4));
@@ -43,7 +45,7 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_s
 pub(crate) struct Parts {
     pub dial: Arc<dyn Dial>,
     pub facts: Arc<Facts>,
-    pub data_path_addr: Option<IpAddr>,
+    pub finder: Finder,
     pub statuses: Statuses,
     pub instructions: mpsc::Sender<Instruction>,
     pub networks: Networks,

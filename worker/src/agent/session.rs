@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use proto::model::Node;
@@ -19,7 +20,7 @@ use tonic::{Code, Status, Streaming};
 use super::assignments::{self, Sequence};
 use super::{Parts, drains, reporter};
 use crate::description::with_routes;
-use crate::network::{DirectoryError, Underlay, local_towards};
+use crate::network::{DirectoryError, Underlay};
 
 /// From dialing to the first message of the session.
 const ESTABLISH: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ pub enum Error {
     Dial(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot find the way to it")]
     Route(#[source] std::io::Error),
+    #[error("this node has moved from {from} to {to}")]
+    Moved { from: IpAddr, to: IpAddr },
     #[error("{call}: {reason}")]
     Call { call: &'static str, code: Code, reason: String },
     #[error("the manager ended {0}")]
@@ -70,6 +73,9 @@ impl Error {
 
 pub(super) struct Session<'a> {
     parts: &'a Parts,
+    addr: String,
+    /// Where this node's tunnels end as long as it lasts.
+    local: IpAddr,
     id: String,
     stream: Streaming<SessionMessage>,
     dispatcher: DispatcherClient<Channel>,
@@ -97,19 +103,20 @@ impl<'a> Session<'a> {
             Some(reason) => Error::Call { call: "Session", code: status.code(), reason },
             None => Error::call("Session", status),
         })?;
-        let mut session = Self { parts, id: String::new(), stream: stream.into_inner(), dispatcher, channel };
-        let first = session.message().await?;
+        let mut stream = stream.into_inner();
+        let first = next("Session", &mut stream).await?;
         if first.session_id.is_empty() {
             return Err(Error::Missing("session_id"));
         }
-        session.id = first.session_id.clone();
-        parts.begin_networks(addr, &first).await?;
-        Ok((session, first))
+        let local = parts.finder.find(addr).await?;
+        parts.begin_networks(local, &first).await;
+        let (addr, id) = (addr.to_owned(), first.session_id.clone());
+        Ok((Self { parts, addr, local, id, stream, dispatcher, channel }, first))
     }
 
     /// Serves the session until something fails. `told` gets every session message.
     pub async fn serve(self, told: impl FnMut(SessionMessage)) -> Result<Infallible, Error> {
-        let Self { parts, id, mut stream, dispatcher, channel } = self;
+        let Self { parts, addr, local, id, mut stream, dispatcher, channel } = self;
         let messages = follow_session(&mut stream, told);
         let heartbeats = beat(dispatcher.clone(), &id);
         let assignments = follow_assignments(parts, dispatcher.clone(), &id);
@@ -119,28 +126,20 @@ impl<'a> Session<'a> {
         let drains = parts.drains.serve(channel.clone(), &id);
         let keys = report_keys(parts, channel.clone(), &id);
         let logs = parts.logs.serve(channel);
-        let network = async { tokio::try_join!(directory, confirmations, drains, keys) };
+        let stay = parts.finder.stay(&addr, local);
+        let network = async { tokio::try_join!(directory, confirmations, drains, keys, stay) };
         tokio::try_join!(messages, heartbeats, assignments, reports, network, logs).map(|(never, ..)| never)
-    }
-
-    async fn message(&mut self) -> Result<SessionMessage, Error> {
-        next("Session", &mut self.stream).await
     }
 }
 
 impl Parts {
     /// Tells the network that a new directory stream begins, and where the tunnels of this node end.
-    async fn begin_networks(&self, addr: &str, first: &SessionMessage) -> Result<(), Error> {
-        let local = match self.data_path_addr {
-            Some(addr) => addr,
-            None => local_towards(addr).await.map_err(Error::Route)?,
-        };
+    async fn begin_networks(&self, local: IpAddr, first: &SessionMessage) {
         let port = first.node.as_ref().map_or(0, |node| node.vxlan_udp_port);
         let port = u16::try_from(port).ok().filter(|port| *port > 0).unwrap_or(VXLAN_PORT);
         let underlay = Underlay { local, port };
         self.remember_underlay(underlay).await;
         self.networks.begin(underlay);
-        Ok(())
     }
 }
 

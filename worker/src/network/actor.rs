@@ -28,9 +28,13 @@ use crate::dns::{Books, tellable};
 
 /// How often the whole node is looked at.
 const AUDIT: Duration = Duration::from_secs(60);
+/// So many changes of an audit are told in the log.
+const MENDED_SHOWN: usize = 5;
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
 type Reply = oneshot::Sender<Result<(), Error>>;
+/// What had to be mended, a line each.
+type AuditReply = oneshot::Sender<Result<Vec<String>, Error>>;
 
 pub(super) enum Request {
     Keep(TaskId, Wish),
@@ -39,6 +43,7 @@ pub(super) enum Request {
     Begin(Underlay),
     Update(Vec<NetworkUpdate>, oneshot::Sender<Result<(), DirectoryError>>),
     Settle,
+    Audit(AuditReply),
     Clear(Reply),
 }
 
@@ -63,6 +68,8 @@ pub(super) struct Actor {
     attaching: BTreeMap<TaskId, (Wish, Reply)>,
     detaching: BTreeMap<TaskId, Reply>,
     clearing: Option<Reply>,
+    /// Who wants the node to be looked at, once nothing else is to be done.
+    auditing: Vec<AuditReply>,
     backoff: Backoff,
     retry: Option<(Instant, Dirty)>,
 }
@@ -70,6 +77,7 @@ pub(super) struct Actor {
 /// One pass over the kernel, with what held when it began.
 struct Pass {
     dirty: Dirty,
+    /// Nothing should be left to do.
     audit: bool,
     making: BTreeSet<TaskId>,
     removing: BTreeSet<TaskId>,
@@ -105,6 +113,7 @@ impl Actor {
             attaching: BTreeMap::new(),
             detaching: BTreeMap::new(),
             clearing: None,
+            auditing: Vec::new(),
             backoff: RETRY,
             retry: None,
         }
@@ -125,7 +134,8 @@ impl Actor {
             }
             self.follow_handovers();
             if work.is_none() {
-                work = self.begin_pass(std::mem::take(&mut auditing));
+                let audit = std::mem::take(&mut auditing) || self.may_audit();
+                work = self.begin_pass(audit);
             }
             let retry_at = self.retry.as_ref().map(|(at, _)| *at);
             let step_at = self.state.parts.next(self.looked);
@@ -162,6 +172,7 @@ impl Actor {
                 self.settled = true;
                 self.dirty.all = true;
             }
+            Request::Audit(reply) => self.auditing.push(reply),
             Request::Clear(reply) => {
                 self.state.clear();
                 self.dirty.all = true;
@@ -257,6 +268,18 @@ impl Actor {
         });
     }
 
+    /// Whether an audit that was asked for can begin: what is yet to be done would count as mended.
+    fn may_audit(&mut self) -> bool {
+        if self.auditing.is_empty() || !self.settled {
+            return false;
+        }
+        self.retry();
+        if self.dirty.is_empty() && !self.state.is_complete() {
+            self.auditing.drain(..).for_each(|reply| drop(reply.send(Err(Error::Untold))));
+        }
+        self.dirty.is_empty() && !self.auditing.is_empty()
+    }
+
     fn begin_pass(&mut self, auditing: bool) -> Option<(Pass, BoxFuture<'static, Outcome>)> {
         let audit = auditing && self.dirty.is_empty();
         self.dirty.all |= auditing;
@@ -296,9 +319,8 @@ impl Actor {
     fn finish(&mut self, mut pass: Pass, outcome: &Outcome) {
         let failed = |id: &NetworkId| concerns_network(outcome, &network_key(id));
         self.confirmations.finish(std::mem::take(&mut pass.confirms), &self.state.directory, failed);
-        if pass.audit && outcome.changes > 0 {
-            tracing::warn!(changes = outcome.changes, "mended the node's network, which others had changed");
-            self.mended.fetch_add(outcome.changes as u64, Ordering::Relaxed);
+        if pass.audit {
+            self.finish_audit(outcome);
         }
         for task in &pass.making {
             self.finish_making(task, outcome);
@@ -320,6 +342,22 @@ impl Actor {
         self.confirm(&pass, outcome);
         self.repeat_later(&pass, outcome);
         self.answer();
+    }
+
+    fn finish_audit(&mut self, outcome: &Outcome) {
+        let mended: Vec<String> = outcome.changes.iter().map(ToString::to_string).collect();
+        if !mended.is_empty() {
+            let first = mended.iter().take(MENDED_SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
+            tracing::warn!(
+                changes = mended.len(),
+                first,
+                "mended the node's network, which others had changed"
+            );
+            self.mended.fetch_add(mended.len() as u64, Ordering::Relaxed);
+        }
+        let failed = outcome.errors.first().map(|(subject, text)| format!("{subject}: {text}"));
+        let result = failed.map_or(Ok(mended), |text| Err(Error::Kernel(text)));
+        self.auditing.drain(..).for_each(|reply| drop(reply.send(result.clone())));
     }
 
     fn finish_network(&mut self, network: NetworkId, book: Book, outcome: &Outcome) {

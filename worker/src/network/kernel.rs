@@ -8,13 +8,13 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use netdriver::{Desired, Netdriver, NetworkKey, ResolverSockets, SandboxKey, Scope, Subject};
+use netdriver::{Action, Desired, Netdriver, NetworkKey, ResolverSockets, SandboxKey, Scope, Subject};
 use tokio::net::{TcpSocket, UdpSocket};
 
 /// What came of one pass.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    pub changes: usize,
+    pub changes: Vec<Action>,
     /// Whom each failure concerns, and its causes in one line.
     pub errors: Vec<(Subject, String)>,
     /// Networks of which associations were lost: they need another incarnation of this node.
@@ -53,7 +53,7 @@ impl Kernel for Netdriver {
             Subject::Network(key) => Some(key.clone()),
             _ => None,
         });
-        Outcome { changes: report.changes.len(), errors: errors.collect(), lost: lost.collect() }
+        Outcome { errors: errors.collect(), lost: lost.collect(), changes: report.changes }
     }
 
     fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use proto::model::{NetworkId, NodeId, TaskId};
@@ -41,6 +42,8 @@ use actor::{Actor, Request};
 
 use crate::dns::{Books, Resolver};
 
+/// How long an audit waits for what else is to be done.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(20);
 /// Where the node's own name servers are named.
 const NODE_FILE: &str = "/etc/resolv.conf";
 
@@ -50,6 +53,10 @@ pub enum Error {
     Kernel(String),
     #[error("network: cannot serve names to the task: {0}")]
     Resolver(String),
+    #[error("network: no manager has told yet what this node's networks are to be")]
+    Untold,
+    #[error("network: other changes did not come to an end within {0:?}")]
+    Busy(Duration),
     #[error("network: this node is stopping")]
     Stopped,
 }
@@ -147,6 +154,12 @@ impl Networks {
         self.send(Request::Settle);
     }
 
+    /// Looks at the whole node as soon as nothing else is to be done; what had to be mended, a line each.
+    pub async fn audit(&self) -> Result<Vec<String>, Error> {
+        let audited = tokio::time::timeout(AUDIT_PATIENCE, self.ask(Request::Audit)).await;
+        audited.map_err(|_| Error::Busy(AUDIT_PATIENCE))??
+    }
+
     /// Removes everything.
     pub async fn clear(&self) -> Result<(), Error> {
         self.resolver.withdraw_all().await;
@@ -158,7 +171,7 @@ impl Networks {
         self.reports.clone()
     }
 
-    /// Changes made so far by periodic passes that should have found nothing to do.
+    /// Changes made so far by audits, which should have found nothing to do.
     pub fn mended(&self) -> u64 {
         self.mended.load(Ordering::Relaxed)
     }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use netdriver::{Desired, NetworkKey, ResolverSockets, SandboxKey, Scope, Subject};
+use netdriver::{Action, Change, Desired, NetworkKey, Place, ResolverSockets, SandboxKey, Scope, Subject};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio::sync::watch;
 use worker::network::{Kernel, Outcome};
@@ -86,7 +86,9 @@ impl Kernel for FakeKernel {
         if errors.is_empty() {
             self.bring(desired, &networks, &sandboxes);
         }
-        Outcome { changes: usize::from(self.world() != before), errors, ..Outcome::default() }
+        let change = Action { place: Place::Host, change: Change::RemoveRules };
+        let changes = if self.world() == before { vec![] } else { vec![change] };
+        Outcome { changes, errors, ..Outcome::default() }
     }
 
     fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {

@@ -162,3 +162,28 @@ async fn the_node_is_looked_at_now_and_then_and_mending_is_counted() {
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!(node.networks.mended(), 1, "a pass that finds all in order counts nothing");
 }
+
+#[tokio::test]
+async fn an_audit_that_is_asked_for_counts_only_what_nobody_had_to_do() {
+    let kernel = FakeKernel::new();
+    let node = actor(kernel.clone(), None);
+    node.networks.begin(Underlay::parse(UNDERLAY).unwrap());
+    node.networks.keep("t1".into(), wish("t1", 3));
+    node.networks.settle();
+    // The first look waits for the directory, and what it then has to do is no mending.
+    let telling = async {
+        tokio::task::yield_now().await;
+        node.networks.update(complete(&[])).await.unwrap();
+    };
+    let (audited, ()) = tokio::join!(node.networks.audit(), telling);
+    assert_eq!(audited.unwrap(), [""; 0]);
+    kernel.put(Desired::default());
+    assert_eq!(node.networks.audit().await.unwrap().len(), 1);
+    assert_eq!(node.networks.audit().await.unwrap(), [""; 0]);
+    assert_eq!(node.networks.mended(), 1);
+
+    let refusal = (Subject::Network(NetworkKey::new("net1")), "busy".to_owned());
+    kernel.faults.lock().unwrap().push(refusal);
+    let told = node.networks.audit().await.unwrap_err().to_string();
+    assert_eq!(told, "network: network net1: busy");
+}
