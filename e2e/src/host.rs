@@ -173,6 +173,16 @@ impl Host {
 
     /// Starts a `swarmd` that dies at a step of its work, as `SWARMD_DIE_AT` names it; at none if that is empty.
     pub fn launch_dying(&self, step: &str) {
+        let dying = if step.is_empty() { &[][..] } else { &[("SWARMD_DIE_AT", step)] };
+        self.launch_in(dying);
+    }
+
+    /// Starts a `swarmd` that finds only the programs in this folder.
+    pub fn launch_among(&self, programs: &Path) {
+        self.launch_in(&[("PATH", &programs.display().to_string())]);
+    }
+
+    fn launch_in(&self, environment: &[(&str, &str)]) {
         let (data, exec) = (self.data_root().display().to_string(), self.exec_root().display().to_string());
         let cgroup = format!("/{}", self.cgroup());
         let arguments = [
@@ -182,9 +192,7 @@ impl Host {
         ];
         let mut command = self.command(&program("swarmd"));
         command.args(arguments.concat());
-        if !step.is_empty() {
-            command.env("SWARMD_DIE_AT", step);
-        }
+        command.envs(environment.iter().copied());
         self.spawn(command);
     }
 

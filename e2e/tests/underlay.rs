@@ -91,15 +91,19 @@ fn an_address_that_was_given_and_is_gone_is_named() {
     let (token, addr) = (h1.token("worker"), h2.addr().to_string());
     h2.ctl(&["swarm", "join", "--token", &token, "--advertise-addr", &addr, "192.168.77.11"]).ok();
     h1.wait_nodes(2);
-    assert_eq!(h2.ctl_json(&["info"])[0]["Warnings"].as_array().map(Vec::len), Some(0));
+    let warning = || {
+        let warnings = h2.ctl_json(&["info"]).remove(0)["Warnings"].clone();
+        let mut warnings = warnings.as_array().cloned().unwrap().into_iter();
+        warnings.find_map(|warning| {
+            warning.as_str().filter(|text| text.contains("192.168.77.12")).map(str::to_owned)
+        })
+    };
+    assert_eq!(warning(), None);
 
     h2.sh("ip address delete 192.168.77.12/24 dev eth0; ip address add 192.168.77.112/24 dev eth0").ok();
-    let warning = wait("a warning", PATIENCE, || {
-        let warning = h2.ctl_json(&["info"])[0]["Warnings"][0].as_str().map(str::to_owned);
-        warning.ok_or("none")
-    });
-    assert!(warning.contains("192.168.77.12") && warning.contains("--advertise-addr"), "{warning}");
-    assert!(h2.logged().contains(&warning), "the log says the same");
+    let told = wait("a warning", PATIENCE, || warning().ok_or("none"));
+    assert!(told.contains("--advertise-addr"), "{told}");
+    assert!(h2.logged().contains(&told), "the log says the same");
     h1.wait_nodes(2);
     h1.create_network("net", "10.0.9.0/24");
     let placed = ["--constraint", "node.hostname==h2", "--restart-delay", "100ms", "--network", "net"];
@@ -108,10 +112,7 @@ fn an_address_that_was_given_and_is_gone_is_named() {
 
     h2.sh("ip address add 192.168.77.12/24 dev eth0").ok();
     h1.wait_running("web", 1);
-    wait("the warning to go", PATIENCE, || {
-        let info = h2.ctl_json(&["info"]).remove(0);
-        if info["Warnings"][0].is_null() { Ok(()) } else { Err(info) }
-    });
+    wait("the warning to go", PATIENCE, || warning().map_or(Ok(()), Err));
 }
 
 #[test]
@@ -196,4 +197,40 @@ fn what_is_taken_by_others_is_named_and_used_once_it_is_free() {
     h2.sh("ip address show dev swarm_gwbridge | grep -q 10.77.0.1").ok();
     h2.sh("ip link delete swarm_gwbridge").ok();
     runs();
+}
+
+#[test]
+fn a_machine_tells_what_does_not_work_on_it() {
+    let lab = Lab::new("a machine tells what does not work", 1);
+    let h1 = lab.host(1);
+    // All programs but one that every task needs.
+    let programs = lab.folder().join("programs");
+    let links = format!(
+        "mkdir {0}; for folder in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin; do
+             find $folder/ -maxdepth 1 ! -type d ! -name nft -exec ln -sf -t {0} {{}} + ; done",
+        programs.display()
+    );
+    h1.sh(&links).ok();
+    h1.launch_among(&programs);
+    assert!(!h1.wait_exit().success());
+    let log = h1.logged();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains("this machine cannot be a node") && last.contains("install nftables"), "{last}");
+
+    h1.start();
+    h1.init(&[]);
+    let warned = || {
+        let warnings = h1.ctl_json(&["info"]).remove(0)["Warnings"].clone();
+        warnings
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|text| text.as_str().unwrap().contains("the MTU of eth0"))
+    };
+    assert!(!warned());
+    h1.sh("ip link set eth0 mtu 1300").ok();
+    wait("a warning of the MTU", PATIENCE, || if warned() { Ok(()) } else { Err("none") });
+    let shown = h1.ctl(&["info"]).ok();
+    assert!(shown.contains("WARNING: the MTU of eth0"), "{shown}");
+    assert!(h1.logged().contains("at least 1330 are needed"));
 }

@@ -11,6 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
 use crate::error::Error;
+use crate::ethtool::Ethtool;
 use crate::model::{Kind, Link, Place};
 use crate::netlink::{Mode, Refusal};
 use crate::plan::{Action, Change, LinkChange};
@@ -186,6 +187,11 @@ async fn change_link(site: &Site, name: &str, change: &LinkChange) -> Result<(),
         site.forget(name);
         return tolerate(netlink.apply(link::delete(index), Mode::Change).await, &[Errno::ENODEV]);
     }
+    if let LinkChange::SetOffload(on) = *change {
+        let device = name.to_owned();
+        let set = move || Ethtool::open()?.leave_checksum(&device, on);
+        return netns::within(site.file.as_ref(), set).await?;
+    }
     let index = require(site, name).await?;
     let Some((request, mode, tolerated)) = request(site, index, change).await? else { return Ok(()) };
     match netlink.apply(request, mode).await {
@@ -227,7 +233,7 @@ async fn request(
         }
         LinkChange::Up => (link::up(index), Change, None),
         LinkChange::AddRoute(net) => (route::add_direct(index, *net), Create, Some(Errno::EEXIST)),
-        LinkChange::Create { .. } | LinkChange::Delete => return Ok(None),
+        LinkChange::Create { .. } | LinkChange::Delete | LinkChange::SetOffload(_) => return Ok(None),
     }))
 }
 

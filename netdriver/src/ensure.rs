@@ -11,6 +11,7 @@ mod steering;
 
 pub use encryption::Shield;
 pub use gateway::Legs;
+pub(crate) use network::underlay;
 
 use std::collections::BTreeSet;
 

@@ -7,11 +7,14 @@
 mod address;
 mod apply;
 mod capability;
+mod check;
+mod checksum;
 mod desired;
 mod driver;
 mod ensure;
 mod error;
 mod esp;
+mod ethtool;
 mod keyed;
 mod link;
 mod mac;
@@ -33,6 +36,7 @@ mod sysctl;
 mod xfrm;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -40,6 +44,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use tokio::sync::{Mutex, Semaphore};
 
 pub use capability::Lacks;
+pub use check::Lack;
+pub use checksum::Corrupted;
 pub use desired::{
     Attachment, Desired, NetworkKey, Overlay, Peer, PeerKey, RESOLVER_PORT, Sandbox, SandboxKey, Scope,
     Service, Services, Subnet,
@@ -70,6 +76,9 @@ pub struct Config {
     pub gateway_bridge: String,
     /// The namespace that is the host: where the underlay and the NAT bridge live. `None` is the process's own.
     pub host_netns: Option<PathBuf>,
+    /// Whether checksums of packets within tunnels may be left to the device below. Some network cards and hypervisors
+    /// get them wrong; without it they are reckoned before, which costs throughput.
+    pub vxlan_checksum_offload: bool,
 }
 
 impl Config {
@@ -80,6 +89,7 @@ impl Config {
             gateway_subnet: Ipv4Net::new_assert([172, 18, 0, 0].into(), 16),
             gateway_bridge: "swarm_gwbridge".to_owned(),
             host_netns: None,
+            vxlan_checksum_offload: true,
         }
     }
 }
@@ -166,6 +176,11 @@ impl Netdriver {
             routes.extend(route::parse(&message).filter(Route::is_telling).map(|route| route.destination));
         }
         Ok(routes)
+    }
+
+    /// The host's device that has the address `local`, and the bytes of a packet that it takes.
+    pub async fn underlay(&self, local: IpAddr) -> Result<(String, u32), Error> {
+        ensure::underlay(&mut self.sites().await, local).await
     }
 
     /// What this kernel lacks for encrypted networks; empty if it can.

@@ -72,6 +72,8 @@ pub struct Link {
     pub tunnels: BTreeMap<Mac, IpAddr>,
     /// Permanent neighbours.
     pub neighbours: BTreeMap<IpAddr, Mac>,
+    /// Of a VXLAN device: checksums of what it sends are left to the device below. `None`: not decided, not looked at.
+    pub offload: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +134,7 @@ impl Link {
             stations: BTreeSet::new(),
             tunnels: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            offload: None,
         }
     }
 
@@ -145,6 +148,7 @@ impl Link {
             master: wanted.master.clone(),
             port: wanted.master.as_ref().map(|_| Port::FRESH),
             quiet: *place != Place::Host,
+            offload: matches!(wanted.kind, Kind::Vxlan(_)).then_some(true),
             ..Self::bare(wanted.kind.clone())
         }
     }

@@ -8,13 +8,13 @@
 
 mod attributes;
 
-pub use attributes::{Attributes, find, list, number};
+pub use attributes::{Attributes, find, list, number, read};
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::libc::MSG_DONTWAIT;
@@ -67,7 +67,16 @@ struct Answer {
 impl NfSocket {
     /// Opens one in the namespace of the calling thread.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        Self::of(NETLINK_NETFILTER)
+    }
+
+    /// For the generic families, whose header has the same shape: a command where this one has an address family.
+    pub fn open_generic() -> io::Result<Self> {
+        Self::of(NETLINK_GENERIC)
+    }
+
+    fn of(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_ext_ack(true)?;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
+use crate::ethtool::Ethtool;
 use crate::link::Seen;
 use crate::mac::Mac;
 use crate::model::{DefaultRoute, End, Kind, Link, Namespace, Place, World};
 use crate::name;
 use crate::netlink::Refusal;
 use crate::site::{self, Site};
-use crate::{address, neigh, route};
+use crate::{address, neigh, netns, route};
 
 /// How much of a namespace to read.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +52,10 @@ pub async fn read(site: &Site, place: &Place, look: Look<'_>) -> Result<View, Re
             read_addresses(site, &mut seen).await?;
             if matches!(place, Place::Network(_)) {
                 read_entries(site, &mut seen).await?;
+            }
+            // It never changes by itself, so not every look asks.
+            if matches!((place, look), (Place::Network(_), Look::Whole)) {
+                read_offload(site, &mut seen).await?;
             }
         }
     }
@@ -105,6 +110,18 @@ async fn read_addresses(site: &Site, seen: &mut [Seen]) -> Result<(), Refusal> {
         if let Some(link) = by_index(seen, index).filter(|link| link.kind != Kind::Loopback) {
             link.addresses.insert(address);
         }
+    }
+    Ok(())
+}
+
+/// A kernel that does not tell has nothing to switch.
+async fn read_offload(site: &Site, seen: &mut [Seen]) -> Result<(), Refusal> {
+    let is_tunnel = |seen: &&mut Seen| matches!(seen.link.kind, Kind::Vxlan(_));
+    for seen in seen.iter_mut().filter(is_tunnel) {
+        let device = seen.name.clone();
+        let asked =
+            netns::within(site.file.as_ref(), move || Ethtool::open()?.leaves_checksum(&device)).await?;
+        seen.link.offload = asked.ok();
     }
     Ok(())
 }

@@ -69,6 +69,10 @@ pub struct Options {
     #[arg(long, value_name = "CGROUP")]
     cgroup_parent: Option<String>,
 
+    /// Whether network cards may reckon the checksums of packets within VXLAN tunnels [default: on]
+    #[arg(long, value_name = "on|off")]
+    vxlan_checksum_offload: Option<Switch>,
+
     /// What is logged [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -96,6 +100,14 @@ pub enum LogFormat {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    #[default]
+    On,
+    Off,
+}
+
 /// All settings, decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -107,6 +119,7 @@ pub struct Settings {
     pub insecure_registries: Vec<String>,
     pub hostname: String,
     pub cgroup_parent: String,
+    pub vxlan_checksum_offload: Switch,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
 }
@@ -133,6 +146,10 @@ impl Options {
             insecure_registries,
             hostname: hostname.map_or_else(machine_name, Ok)?,
             cgroup_parent: self.cgroup_parent.or(file.cgroup_parent).unwrap_or_else(|| CGROUP_PARENT.into()),
+            vxlan_checksum_offload: self
+                .vxlan_checksum_offload
+                .or(file.vxlan_checksum_offload)
+                .unwrap_or_default(),
             log_level: self.log_level.or(file.log_level).unwrap_or_default(),
             log_format: self.log_format.or(file.log_format).unwrap_or_default(),
         })

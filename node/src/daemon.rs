@@ -20,7 +20,7 @@ use tonic::transport::Server;
 use worker::runtime::Runtime;
 use worker::runtime::containerd::{self, Containerd};
 
-use crate::config::Settings;
+use crate::config::{Settings, Switch};
 use crate::gate::{Gate, Serving};
 use crate::info::Machine;
 use crate::local_api::LocalApi;
@@ -45,10 +45,9 @@ pub async fn run(settings: Settings) -> Result<()> {
     let _locks = [claim("data-root", &settings.data_root)?, claim("exec-root", &settings.exec_root)?];
     let socket = listen(&settings.socket).await?;
     let containerd = Arc::new(start_containerd(&settings).await?);
-    let netdriver = netdriver::Config::new(settings.exec_root.join("netns"));
-    let netdriver =
-        Arc::new(Netdriver::open(netdriver).await.context("cannot use this machine's networking")?);
-    let machine = Arc::new(machine(&settings, containerd.version()));
+    let netdriver = Arc::new(open_network(&settings).await?);
+    let warnings = examine(&netdriver, &containerd).await?;
+    let machine = Arc::new(machine(&settings, containerd.version(), warnings));
     let runtime: Arc<dyn Runtime> = containerd.clone();
     let (serving, manager) = watch::channel(Serving::Starting);
     let context = Context { settings: settings.clone(), runtime: runtime.clone(), netdriver, serving };
@@ -96,7 +95,32 @@ async fn start_containerd(settings: &Settings) -> Result<Containerd> {
     Containerd::start(config).await.context("cannot start containerd")
 }
 
-fn machine(settings: &Settings, containerd_version: &str) -> Machine {
+async fn open_network(settings: &Settings) -> Result<Netdriver> {
+    let config = netdriver::Config {
+        vxlan_checksum_offload: settings.vxlan_checksum_offload == Switch::On,
+        ..netdriver::Config::new(settings.exec_root.join("netns"))
+    };
+    Netdriver::open(config).await.context("cannot use this machine's networking")
+}
+
+/// What does not work on this machine, or not well. Without what every task needs it is no use to start.
+async fn examine(netdriver: &Netdriver, containerd: &Containerd) -> Result<Vec<String>> {
+    let lacks = netdriver.check().await;
+    if let Some(lack) = lacks.iter().find(|lack| lack.fatal) {
+        bail!("this machine cannot be a node: {lack}");
+    }
+    let mut warnings: Vec<String> = lacks.iter().map(ToString::to_string).collect();
+    if !containerd.shares_layers() {
+        warnings.push(
+            "overlayfs is not available to containerd: each container has a copy of its whole image"
+                .to_owned(),
+        );
+    }
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(warnings)
+}
+
+fn machine(settings: &Settings, containerd_version: &str, warnings: Vec<String>) -> Machine {
     let description =
         worker::description::describe(&settings.hostname, Default::default(), None, String::new());
     Machine {
@@ -109,6 +133,7 @@ fn machine(settings: &Settings, containerd_version: &str) -> Machine {
             .unwrap_or_default(),
         nano_cpus: description.nano_cpus,
         memory_bytes: description.memory_bytes,
+        warnings,
     }
 }
 

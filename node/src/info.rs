@@ -14,6 +14,8 @@ pub struct Machine {
     pub kernel: String,
     pub nano_cpus: u64,
     pub memory_bytes: u64,
+    /// What does not work here, or not well; a line each.
+    pub warnings: Vec<String>,
 }
 
 impl Machine {
@@ -41,7 +43,7 @@ impl Machine {
             kernel_version: self.kernel.clone(),
             tasks_running: status.tasks_running,
             network_mended: status.network_mended,
-            warnings: status.warnings.clone(),
+            warnings: self.warnings.iter().chain(&status.warnings).cloned().collect(),
         }
     }
 }

@@ -185,6 +185,7 @@ impl Swarm {
         let credentials = self.credentials.clone();
         let (session, whereabouts) = (self.session.clone(), self.whereabouts.clone());
         let (published, stats) = (self.published.subscribe(), self.worker.stats_reader());
+        let networks = self.worker.networks();
         let read = Box::new(move || {
             let subject = credentials.current().identity().subject().clone();
             let session = session.borrow();
@@ -205,7 +206,7 @@ impl Swarm {
                 node_count: view.as_ref().map_or(0, |view| count(view, |_| true)),
                 tasks_running: u64::try_from(stats.tasks_running).unwrap_or(u64::MAX),
                 network_mended: stats.network_mended,
-                warnings: whereabouts.borrow().problem.iter().cloned().collect(),
+                warnings: whereabouts.borrow().problems().cloned().chain(networks.corruption()).collect(),
             }
         });
         StatusSource::Active { read, networks: self.worker.networks() }

@@ -166,7 +166,7 @@ impl Worker {
         Parts {
             dial: config.dial.clone(),
             facts,
-            finder: Finder::new(config.data_path_addr, found),
+            finder: Finder::new(config.data_path_addr, config.kernel.clone(), found),
             statuses: self.statuses.clone(),
             instructions: self.instructions.clone(),
             networks: self.networks.clone(),

@@ -29,9 +29,9 @@ const IPV6: u32 = 40;
 const MTU_MIN: u16 = 68;
 
 /// The namespace without its ports.
-pub fn frame(overlay: &Overlay, mtu: u32) -> Namespace {
-    let links =
-        [(name::BRIDGE.to_owned(), bridge(overlay, mtu)), (name::VXLAN.to_owned(), vxlan(overlay, mtu))];
+pub fn frame(overlay: &Overlay, mtu: u32, offload: bool) -> Namespace {
+    let vxlan = Link { offload: Some(offload), ..vxlan(overlay, mtu) };
+    let links = [(name::BRIDGE.to_owned(), bridge(overlay, mtu)), (name::VXLAN.to_owned(), vxlan)];
     Namespace { links: BTreeMap::from(links), ..Namespace::default() }
 }
 

@@ -1,6 +1,7 @@
 //! One network: its namespace with bridge and VXLAN device, and its entries for remote endpoints.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
@@ -54,7 +55,10 @@ impl Netdriver {
         let devices = Look::Devices(&[name::BRIDGE, name::VXLAN]);
         let Some(found) = look(&mut sites, &place, devices).await? else { return Ok(None) };
         let mtu = overlay.mtu.map_or(mtu, u32::from);
-        let actions = plan(&one(&place, overlay::frame(overlay, mtu)), &one(&place, found));
+        let actions = plan(
+            &one(&place, overlay::frame(overlay, mtu, self.config.vxlan_checksum_offload)),
+            &one(&place, found),
+        );
         if !actions.iter().all(Action::is_entry) {
             return Ok(None);
         }
@@ -78,7 +82,7 @@ impl Netdriver {
         let mut sites = self.sites().await;
         let mtu = mtu(&mut sites, overlay).await?;
         let place = Place::Network(key.clone());
-        let mut wanted = overlay::frame(overlay, mtu);
+        let mut wanted = overlay::frame(overlay, mtu, self.config.vxlan_checksum_offload);
         let found = match look(&mut sites, &place, Look::Whole).await? {
             Some(found) => {
                 self.keep_ports(&found, &mut wanted)?;
@@ -184,9 +188,8 @@ async fn look(sites: &mut Sites<'_>, place: &Place, look: Look<'_>) -> Result<Op
     Ok(Some(view.namespace))
 }
 
-/// The inner MTU: as wished, or what the device with the VTEP's address leaves.
-async fn mtu(sites: &mut Sites<'_>, overlay: &Overlay) -> Result<u32, Error> {
-    let local = overlay.local;
+/// The host's device that has the address, and its MTU.
+pub(crate) async fn underlay(sites: &mut Sites<'_>, local: IpAddr) -> Result<(String, u32), Error> {
     let no_underlay = || Error::NoUnderlay { local };
     let host = sites.enter(&Place::Host).await?.ok_or_else(no_underlay)?;
     let read = || async {
@@ -196,12 +199,19 @@ async fn mtu(sites: &mut Sites<'_>, overlay: &Overlay) -> Result<u32, Error> {
                 && net.addr() == local
             {
                 let seen = host.netlink.get(crate::link::get_index(index)).await?;
-                return Ok(seen.iter().find_map(site::parse).and_then(|seen| seen.link.mtu));
+                let seen = seen.iter().find_map(site::parse);
+                return Ok(seen.and_then(|seen| Some((seen.name, seen.link.mtu?))));
             }
         }
         Ok(None)
     };
-    let underlay = read().await.map_err(Error::read("the host's addresses"))?.ok_or_else(no_underlay)?;
+    read().await.map_err(Error::read("the host's addresses"))?.ok_or_else(no_underlay)
+}
+
+/// The inner MTU: as wished, or what the device with the VTEP's address leaves.
+async fn mtu(sites: &mut Sites<'_>, overlay: &Overlay) -> Result<u32, Error> {
+    let local = overlay.local;
+    let (_, underlay) = underlay(sites, local).await?;
     Ok(overlay
         .mtu
         .map_or_else(|| overlay::inner_mtu(underlay, local, overlay.encryption.is_some()), u32::from))

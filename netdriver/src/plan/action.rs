@@ -55,6 +55,8 @@ pub enum LinkChange {
     SetMtu(u32),
     SetAlias(String),
     SetPort(Port),
+    /// Of a VXLAN device: whether checksums of what it sends are left to the device below.
+    SetOffload(bool),
     Quieten,
     AddAddress(IpNet),
     RemoveAddress(IpNet),
@@ -128,6 +130,7 @@ impl fmt::Display for LinkChange {
                 "set port: learning {}, flood {}, isolated {}",
                 port.learning, port.flood, port.isolated
             ),
+            Self::SetOffload(on) => write!(f, "set checksum offload {on}"),
             Self::Quieten => f.write_str("generate no IPv6 addresses"),
             Self::AddAddress(address) => write!(f, "add address {address}"),
             Self::RemoveAddress(address) => write!(f, "remove address {address}"),

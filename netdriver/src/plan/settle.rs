@@ -35,6 +35,11 @@ fn attributes(wanted: &Link, current: &Link) -> Vec<LinkChange> {
     if let Some(port) = differs(&wanted.port, &current.port) {
         changes.push(LinkChange::SetPort(port));
     }
+    if let (Some(wanted), Some(current)) = (wanted.offload, current.offload)
+        && wanted != current
+    {
+        changes.push(LinkChange::SetOffload(wanted));
+    }
     if wanted.quiet && !current.quiet {
         changes.push(LinkChange::Quieten);
     }

@@ -74,6 +74,7 @@ fn apply_link(world: &mut World, place: &Place, name: &str, change: &LinkChange)
         }
         LinkChange::SetMac(mac) => link.mac = Some(*mac),
         LinkChange::SetMtu(mtu) => link.mtu = Some(*mtu),
+        LinkChange::SetOffload(on) => link.offload = Some(*on),
         LinkChange::SetAlias(alias) => link.alias = Some(alias.clone()),
         LinkChange::SetPort(port) => {
             assert!(link.master.is_some(), "{name} is no port");
@@ -144,7 +145,10 @@ fn node(vnis: &[u32], peers: &[(u8, u8)], sandboxes: &[(u8, bool, bool)], mtu: u
     let mut world = World::from([(Place::Host, gateway.wanted())]);
     let names: Vec<_> = ["a", "b"].iter().zip(vnis).collect();
     for (name, vni) in &names {
-        world.insert(Place::Network((**name).into()), overlay::frame(&network(**vni, peers), mtu));
+        world.insert(
+            Place::Network((**name).into()),
+            overlay::frame(&network(**vni, peers), mtu, **vni % 2 == 0),
+        );
     }
     for (number, both, outbound) in sandboxes {
         let key = SandboxKey::new(number.to_string());

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use netdriver::{Action, Desired, Netdriver, NetworkKey, ResolverSockets, SandboxKey, Scope, Subject};
+use netdriver::{
+    Action, Corrupted, Desired, Netdriver, NetworkKey, ResolverSockets, SandboxKey, Scope, Subject,
+};
 use tokio::net::{TcpSocket, UdpSocket};
 
 /// What came of one pass.
@@ -36,6 +38,16 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Destinations of the node's own routes; see [`Netdriver::routes`]. None if they cannot be read.
     async fn routes(&self) -> BTreeSet<IpNet>;
+
+    /// The host's device that has an address, and its MTU. None if there is none, or it cannot be told.
+    async fn underlay(&self, _: IpAddr) -> Option<(String, u32)> {
+        None
+    }
+
+    /// Packets with a wrong checksum that reached the tasks; see [`Netdriver::corrupted`].
+    async fn corrupted(&self) -> Corrupted {
+        Corrupted::new()
+    }
 
     /// What the kernel lacks for encrypted networks; empty if it lacks nothing.
     fn lacks_for_encryption(&self) -> String {
@@ -77,6 +89,17 @@ impl Kernel for Netdriver {
         routes.unwrap_or_else(|error| {
             tracing::warn!(error = one_line(&error), "the managers are not told of this node's routes");
             BTreeSet::new()
+        })
+    }
+
+    async fn underlay(&self, local: IpAddr) -> Option<(String, u32)> {
+        Self::underlay(self, local).await.ok()
+    }
+
+    async fn corrupted(&self) -> Corrupted {
+        Self::corrupted(self).await.unwrap_or_else(|error| {
+            tracing::warn!(error = one_line(&error), "wrong checksums are not noticed");
+            Corrupted::new()
         })
     }
 

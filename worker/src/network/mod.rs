@@ -8,6 +8,7 @@
 mod actor;
 mod book;
 mod confirm;
+mod corruption;
 mod directory;
 mod encryption;
 mod kernel;
@@ -34,7 +35,7 @@ pub use directory::Error as DirectoryError;
 pub use encryption::KeysReport;
 pub use kernel::{Kernel, Outcome};
 pub use state::Underlay;
-pub use underlay::local_towards;
+pub use underlay::{local_towards, mtu_problem, path_mtu};
 pub(crate) use wish::sandbox_key;
 pub use wish::{OverlayNetwork, Place, Wish};
 
@@ -68,6 +69,7 @@ pub struct Networks {
     kernel: Arc<dyn Kernel>,
     resolver: Resolver,
     mended: Arc<AtomicU64>,
+    corruption: watch::Receiver<Option<String>>,
     confirmed: watch::Receiver<Confirmed>,
     told: Arc<AtomicU64>,
     reports: watch::Receiver<BTreeMap<NetworkId, KeysReport>>,
@@ -89,10 +91,15 @@ impl Networks {
         let confirmed = actor.confirmed();
         let resolver = Resolver::new(kernel.clone(), books, Path::new(NODE_FILE), stop.clone());
         let serving = resolver.clone();
+        let (told, corruption) = watch::channel(None);
+        let watching = corruption::watch(kernel.clone(), told, stop.clone());
         let run = async move {
-            tokio::join!(actor.run(received, stop), serving.ended());
+            tokio::join!(actor.run(received, stop), serving.ended(), watching);
         };
-        (Self { requests, kernel, resolver, mended, confirmed, told: Arc::default(), reports }, run)
+        (
+            Self { requests, kernel, resolver, mended, corruption, confirmed, told: Arc::default(), reports },
+            run,
+        )
     }
 
     /// Where the namespace of a task is, whether it exists or not.
@@ -174,6 +181,11 @@ impl Networks {
     /// Changes made so far by audits, which should have found nothing to do.
     pub fn mended(&self) -> u64 {
         self.mended.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong with the packets that tasks get, in one line.
+    pub fn corruption(&self) -> Option<String> {
+        self.corruption.borrow().clone()
     }
 
     fn send(&self, request: Request) {

@@ -172,6 +172,11 @@ impl Containerd {
         &self.version
     }
 
+    /// Whether containers share the layers of their images, and do not copy them.
+    pub fn shares_layers(&self) -> bool {
+        self.snapshotter != "native"
+    }
+
     /// The process id of our own containerd, while it runs.
     pub fn containerd_pid(&self) -> Option<u32> {
         self.supervisor.as_ref().and_then(Supervisor::pid)
