@@ -201,7 +201,7 @@ mod tests {
         let file = dir.path().join("swarmd.toml");
         std::fs::write(
             &file,
-            "hostname = \"from-file\"\nlog-level = \"debug\"\ninsecure-registry = [\"b:5000\"]\n",
+            "hostname = \"from-file\"\nvxlan-checksum-offload = \"off\"\nlog-level = \"debug\"\ninsecure-registry = [\"b:5000\"]\n",
         )
         .unwrap();
         let file = file.to_str().unwrap();
@@ -209,6 +209,8 @@ mod tests {
             settle(&["--config", file, "--hostname", "from-flag", "--insecure-registry", "a:5000"]).unwrap();
         assert_eq!(settings.hostname, "from-flag");
         assert_eq!(settings.log_level, LogLevel::Debug);
+        assert_eq!(settings.vxlan_checksum_offload, Switch::Off);
+        assert_eq!(settle(&[]).unwrap().vxlan_checksum_offload, Switch::On);
         assert_eq!(settings.insecure_registries, ["a:5000", "b:5000"]);
     }
 
