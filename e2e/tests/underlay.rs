@@ -200,6 +200,30 @@ fn what_is_taken_by_others_is_named_and_used_once_it_is_free() {
 }
 
 #[test]
+fn what_somebody_changes_in_the_kernel_is_shown_and_mended() {
+    let lab = Lab::swarm("what somebody changes in the kernel", 1, 1);
+    let (h1, h2) = (lab.host(1), lab.host(2));
+    let network = h1.create_network("net", "10.0.9.0/24");
+    let tasks = h1.create_web(&lab, "web", "net", 2);
+    let (near, far) =
+        (tasks.iter().find(|t| t.node == "h1").unwrap(), tasks.iter().find(|t| t.node == "h2").unwrap());
+    let audit = || h2.ctl(&["network", "audit"]).ok();
+    assert_eq!(audit(), "this node's network is as it should be");
+
+    lab.damage();
+    let netns = format!("nsenter --net={}/netns/n-{network}", h2.exec_root().display());
+    h2.sh(&format!("{netns} ip neigh flush dev vx0 nud permanent; {netns} ip link set br0 mtu 1300")).ok();
+    assert!(!joined(lab.enter(far), near));
+    let told = audit();
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert!(told.contains("br0: set MTU 1450") && told.contains("vx0: put neighbour 10.0.9."), "{told}");
+    assert!(joined(lab.enter(far), near));
+    assert_eq!(h2.ctl_json(&["info"])[0]["NetworkMended"], 2);
+    assert_eq!(audit(), "this node's network is as it should be");
+}
+
+#[test]
 fn a_machine_tells_what_does_not_work_on_it() {
     let lab = Lab::new("a machine tells what does not work", 1);
     let h1 = lab.host(1);

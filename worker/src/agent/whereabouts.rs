@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
+use tokio::net::lookup_host;
 use tokio::sync::watch;
 
 use super::session::Error;
@@ -60,6 +61,10 @@ impl Finder {
 
     /// Ends when the node is found elsewhere than at `local`.
     pub async fn stay(&self, manager: &str, local: IpAddr) -> Result<Infallible, Error> {
+        // A name is looked up once, not with every look.
+        let manager = lookup_host(manager).await.ok().and_then(|mut found| found.next());
+        let Some(manager) = manager.map(|addr| addr.to_string()) else { return std::future::pending().await };
+        let manager = manager.as_str();
         let mut narrow = self.told.borrow().narrow.clone();
         for look in 1_u32.. {
             tokio::time::sleep(LOOK).await;
