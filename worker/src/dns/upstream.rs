@@ -1,13 +1,15 @@
 //! Who is asked when no network of a task knows a name.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use nix::net::if_::if_nametoindex;
+
 use crate::network::Wish;
-use crate::resolv_conf::ResolvConf;
+use crate::resolv_conf::{Nameserver, ResolvConf};
 
 const DNS_PORT: u16 = 53;
 
@@ -52,22 +54,34 @@ impl NodeServers {
         match (&*read, stamp) {
             (Some((known, servers)), Some(stamp)) if *known == stamp => servers.clone(),
             (_, stamp) => {
-                let servers = self.read_file();
-                *read = stamp.map(|stamp| (stamp, servers.clone()));
+                let named = self.read_file();
+                let servers: Arc<[SocketAddr]> = named.iter().filter_map(socket_address).collect();
+                // A device comes and goes without the file.
+                let lasts = named.iter().all(|server| server.zone.is_none());
+                *read = stamp.filter(|_| lasts).map(|stamp| (stamp, servers.clone()));
                 servers
             }
         }
     }
 
-    fn read_file(&self) -> Arc<[SocketAddr]> {
+    fn read_file(&self) -> Vec<Nameserver> {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         let mut servers = ResolvConf::parse(&text).nameservers;
         if servers.is_empty() {
             // What the C library does, resolv.conf(5).
-            servers.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            servers.push(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
         }
-        servers.into_iter().map(|server| (server, DNS_PORT).into()).collect()
+        servers
     }
+}
+
+/// None if its device is not there.
+fn socket_address(server: &Nameserver) -> Option<SocketAddr> {
+    let (IpAddr::V6(address), Some(zone)) = (server.address, &server.zone) else {
+        return Some((server.address, DNS_PORT).into());
+    };
+    let index = zone.parse().or_else(|_| if_nametoindex(zone.as_str())).ok()?;
+    Some(SocketAddrV6::new(address, DNS_PORT, 0, index).into())
 }
 
 #[cfg(test)]
@@ -87,5 +101,17 @@ mod tests {
         assert!(Arc::ptr_eq(&servers.get(), &servers.get()), "it was read although it had not changed");
         fs::write(&path, "search x\n").unwrap();
         assert_eq!(*servers.get(), [local]);
+    }
+
+    #[test]
+    fn a_link_local_server_is_asked_on_its_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        fs::write(&path, "nameserver fe80::1%none\nnameserver fe80::1%lo\nnameserver fe80::2%7\n").unwrap();
+        let servers = NodeServers::new(&path).get();
+        // The loopback device is the first of every namespace.
+        let expected = [("fe80::1", 1), ("fe80::2", 7)]
+            .map(|(text, index)| SocketAddrV6::new(text.parse().unwrap(), 53, 0, index).into());
+        assert_eq!(*servers, expected);
     }
 }

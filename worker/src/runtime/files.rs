@@ -4,12 +4,13 @@
 
 use std::fmt::Write;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::spec::{self, Bound};
 use super::{ContainerConfig, Dns, Error};
 use crate::dns;
-use crate::resolv_conf::ResolvConf;
+use crate::resolv_conf::{Nameserver, ResolvConf};
 
 const LOCALHOST: &str = "127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -73,7 +74,7 @@ fn resolv_conf(dns: &Dns, node: &ResolvConf) -> ResolvConf {
     let options = if dns.options.is_empty() { &node.options } else { &dns.options };
     let own = (!options.iter().any(|option| option.starts_with("ndots:"))).then(|| NDOTS.to_owned());
     ResolvConf {
-        nameservers: vec![dns::ADDRESS.into()],
+        nameservers: vec![Nameserver::from(IpAddr::from(dns::ADDRESS))],
         search: search.iter().filter(|domain| *domain != NO_DOMAIN).cloned().collect(),
         options: options.iter().cloned().chain(own).collect(),
     }
