@@ -29,14 +29,18 @@ pub struct Answer {
     pub truncated: bool,
     /// What the records say, sorted.
     pub records: Vec<String>,
+    /// As they came.
+    pub in_order: Vec<String>,
 }
 
 impl Answer {
     fn read(reply: &[u8]) -> Self {
         let reply = Message::from_vec(reply).unwrap_or_else(|error| panic!("not a reply: {error}"));
-        let mut records: Vec<_> = reply.answers.iter().map(|record| record.data.to_string()).collect();
+        let in_order: Vec<_> = reply.answers.iter().map(|record| record.data.to_string()).collect();
+        let mut records = in_order.clone();
         records.sort();
-        Self { code: reply.metadata.response_code.into(), truncated: reply.metadata.truncation, records }
+        let (code, truncated) = (reply.metadata.response_code.into(), reply.metadata.truncation);
+        Self { code, truncated, records, in_order }
     }
 }
 
@@ -49,6 +53,12 @@ impl Inside {
     #[track_caller]
     pub fn lookup(self, name: &str) -> Answer {
         self.lookup_as(RecordType::A, name)
+    }
+
+    /// Asks for IPv6 addresses.
+    #[track_caller]
+    pub fn lookup_v6(self, name: &str) -> Answer {
+        self.lookup_as(RecordType::AAAA, name)
     }
 
     /// Asks for the name of an IPv4 address.

@@ -128,6 +128,61 @@ fn a_rolling_update_under_load_loses_no_request() {
 }
 
 #[test]
+fn an_ipv6_address_leads_to_the_tasks_and_a_rolling_update_loses_no_request() {
+    let lab = Lab::swarm("an ipv6 address", 1, 1);
+    let h1 = lab.host(1);
+    let subnets = ["--subnet", "10.0.9.0/24", "--subnet", "fd00:9::/64"];
+    h1.ctl(&[&["network", "create", "--driver", "overlay"][..], &subnets, &["net"]].concat()).ok();
+    let (image, _) = create_steady(&lab, 3);
+    let shown = h1.inspect("service", "steady");
+    let address = shown.pointer("/Endpoint/VirtualIPs/1/Addr").and_then(|address| address.as_str());
+    let address = address.unwrap().split('/').next().unwrap().to_owned();
+    let vip: IpAddr = address.parse().unwrap();
+    assert!(vip.is_ipv6(), "{shown:#}");
+    let (image_of_client, create) =
+        (lab.web(), ["service", "create", "--mode", "global", "--network", "net"]);
+    h1.ctl(&[&create[..], &["--name", "client", &image_of_client]].concat()).ok();
+    let clients: Vec<_> = h1.wait_running("client", 2).iter().map(|task| lab.enter(task)).collect();
+
+    let tasks = h1.running("steady");
+    for client in &clients {
+        assert_eq!(client.lookup_v6("steady.").records, [address.as_str()]);
+        let of_tasks = client.lookup_v6("tasks.steady.").records;
+        assert!(
+            of_tasks.len() == 3 && of_tasks.iter().all(|own| own.starts_with("fd00:9::")),
+            "{of_tasks:?}"
+        );
+        assert!(client.reaches(vip), "the address answers to ping");
+        let answers: BTreeSet<_> = (0..40).map(|_| client.get(format!("[{address}]")).ok()).collect();
+        for task in &tasks {
+            assert!(answers.iter().any(|answer| answer.contains(&hostname(task))), "{answers:?}");
+        }
+    }
+    let load = Load::start(&clients, vip);
+    wait("requests to be answered", PATIENCE, || if load.answered() > 200 { Ok(()) } else { Err("few are") });
+    let update =
+        ["service", "update", "--detach", "--update-monitor", "1s", "--image", &format!("{image}:2")];
+    h1.ctl(&[&update[..], &["steady"]].concat()).ok();
+    wait_updated(h1);
+    let updated = h1.wait_running("steady", 3);
+    let answered = load.answered();
+    wait("the new tasks to answer", PATIENCE, || {
+        if load.answered() > answered + 200 { Ok(()) } else { Err("few do") }
+    });
+    let tally = load.finish();
+    assert_eq!(tally.failures, [""; 0], "of {} requests", tally.answered);
+    for task in tasks.iter().chain(&updated) {
+        assert!(tally.answers.keys().any(|answer| answer.contains(&hostname(task))), "{:#?}", tally.answers);
+    }
+
+    h1.ctl(&["service", "scale", "steady=0"]).ok();
+    h1.wait_running("steady", 0);
+    let start = Instant::now();
+    assert!(!clients[0].get(format!("[{address}]")).succeeded(), "nobody is there");
+    assert!(start.elapsed() < Duration::from_secs(2), "refused at once");
+}
+
+#[test]
 fn a_node_that_is_cut_off_leaves_load_balancing_and_comes_back_with_its_tasks() {
     let lab = Lab::swarm_with("a node leaves load balancing", 1, 2, &["--dispatcher-heartbeat", "2s"]);
     let (h1, h3) = (lab.host(1), lab.host(3));

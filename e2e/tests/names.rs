@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -194,6 +195,61 @@ fn other_names_are_asked_where_the_service_says() {
     assert!(conf.starts_with("nameserver 127.0.0.11\n") && !conf.contains("search"), "{conf}");
     let hosts = changed.sh("cat /etc/hosts").ok();
     assert!(hosts.contains("192.0.2.8\tcache") && !hosts.contains("\tdb"), "{hosts}");
+}
+
+#[test]
+fn a_service_without_an_address_is_found_at_its_tasks() {
+    let lab = Lab::swarm("a service without an address", 1, 2);
+    let (h1, image) = (lab.host(1), lab.web());
+    h1.create_network("front", "10.0.9.0/24");
+    let create = ["service", "create", "--endpoint-mode", "dnsrr", "--replicas", "3", "--network", "front"];
+    let restart = ["--restart-delay", "0s", "--name", "web"];
+    h1.ctl(&[&create[..], &restart, &[&image]].concat()).ok();
+    let web = h1.running("web");
+    let shown = h1.inspect("service", "web");
+    assert!(shown.pointer("/Endpoint/VirtualIPs/0").is_none(), "{shown:#}");
+    let clients = create_client(h1, &image);
+    let clients = ["h1", "h2", "h3"].map(|host| lab.enter(on(&clients, host)));
+
+    // Each of them first now and then, so that callers who take the first are spread.
+    for client in clients {
+        wait_web(client, &web);
+        let answers: Vec<_> = (0..60).map(|_| client.lookup("web.")).collect();
+        assert!(answers.iter().all(|answer| answer.records == addresses(&web)), "{answers:?}");
+        let first: BTreeSet<_> = answers.iter().map(|answer| answer.in_order[0].clone()).collect();
+        assert_eq!(first.into_iter().collect::<Vec<_>>(), addresses(&web));
+        assert!(client.get("web").ok().contains("version=1"));
+    }
+
+    for replicas in [5, 2] {
+        h1.ctl(&["service", "scale", &format!("web={replicas}")]).ok();
+        let expected = addresses(&h1.wait_running("web", replicas));
+        for client in clients {
+            client.wait_lookup("the name to follow", PATIENCE, "web.", |answer| answer.records == expected);
+        }
+    }
+    let web = h1.running("web");
+    let (victim, gone) = (lab.enter(&web[0]), web[0].address(FRONT).to_string());
+    h1.sh(&format!("kill -9 {}", victim.pid)).ok();
+    for client in clients {
+        client.wait_lookup("a dead task to be told no more", PATIENCE, "web.", |answer| {
+            !answer.records.contains(&gone)
+        });
+    }
+    let again = addresses(&h1.wait_running("web", 2));
+    assert!(!again.contains(&gone), "released addresses are used last");
+    for client in clients {
+        client.wait_lookup("the task in its place", PATIENCE, "web.", |answer| answer.records == again);
+    }
+    // An address is what a service may get later.
+    h1.ctl(&["service", "update", "--endpoint-mode", "vip", "web"]).ok();
+    let shown = h1.inspect("service", "web");
+    let address = shown.pointer("/Endpoint/VirtualIPs/0/Addr").and_then(|addr| addr.as_str()).unwrap();
+    let address = address.split('/').next().unwrap().to_owned();
+    for client in clients {
+        client.wait_lookup("its address", PATIENCE, "web.", |answer| answer.records == [address.as_str()]);
+        assert!(client.get("web").ok().contains("version=1"));
+    }
 }
 
 #[test]
