@@ -5,7 +5,7 @@ use std::path::Path;
 
 use protox::prost_reflect::{DescriptorPool, FieldDescriptor};
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "types.proto",
     "specs.proto",
     "objects.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 12] = [
     "ca.proto",
     "logbroker.proto",
     "raft.proto",
+    "swarm/health.proto",
     "swarm/network.proto",
     "swarm/store.proto",
     "swarm/raft.proto",

@@ -143,15 +143,30 @@ fn write_program(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// One version of `web` on top of the layer.
 pub(crate) fn web(layer: &Layer, version: &str) -> Image {
+    image(layer, web_config(version))
+}
+
+/// `web` with a health check that looks for a file, twice in a second.
+pub(crate) fn checked(layer: &Layer) -> Image {
+    let mut config = web_config("1");
+    config["Healthcheck"] = json!({ "Test": ["CMD-SHELL", "test -e /tmp/ok"], "Interval": 500_000_000 });
+    image(layer, config)
+}
+
+fn web_config(version: &str) -> Value {
+    json!({
+        "Cmd": ["/bin/serve"],
+        "Env": ["PATH=/bin", format!("VERSION={version}")],
+        "ExposedPorts": { "80/tcp": {} },
+        "WorkingDir": "/",
+    })
+}
+
+fn image(layer: &Layer, config: Value) -> Image {
     let config = Blob::json(&json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": {
-            "Cmd": ["/bin/serve"],
-            "Env": ["PATH=/bin", format!("VERSION={version}")],
-            "ExposedPorts": { "80/tcp": {} },
-            "WorkingDir": "/",
-        },
+        "config": config,
         "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
     }));
     let manifest = Blob::json(&json!({

@@ -148,6 +148,13 @@ impl Lab {
         self.image("steady")
     }
 
+    /// Adds an image as `web` whose health check looks for the file `/tmp/ok`; returns its reference.
+    pub fn checked_image(&self) -> String {
+        registry::publish_checked(&self.registry_folder())
+            .unwrap_or_else(|error| panic!("cannot publish checked: {error}"));
+        self.image("checked")
+    }
+
     fn registry_folder(&self) -> PathBuf {
         self.site.folder.join("registry")
     }

@@ -115,6 +115,13 @@ pub(crate) fn publish_large(folder: &Path, name: &str, bytes: usize) -> io::Resu
     publish(folder, name, "latest", &image::web(&layer, "1"))
 }
 
+/// Adds `web` with a health check, as `checked:latest`.
+pub(crate) fn publish_checked(folder: &Path) -> io::Result<()> {
+    let scratch = folder.join("checked");
+    fs::create_dir_all(&scratch)?;
+    publish(folder, "checked", "latest", &image::checked(&image::layer(&scratch)))
+}
+
 /// Adds versions of `web` that have `program` too, as `name`.
 pub(crate) fn publish_program(folder: &Path, name: &str, program: &Path) -> io::Result<()> {
     let scratch = folder.join(name);

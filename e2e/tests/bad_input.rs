@@ -158,6 +158,13 @@ fn services_that_cannot_be_are_refused() {
     create(&["--name", "web", "--limit-memory", "1m", "--reserve-memory", "2m", &image], &["memory"]);
     create(&["--name", "web", "--mount", "type=bind,target=/x", &image], &["mount", "source"]);
     create(&["--name", "web", "--publish", "80:80", &image], &["publish"]);
+    let check = ["--name", "web", "--health-cmd", "true"];
+    let mut check =
+        |arguments: &[&str], names: &[&str]| create(&[&check[..], arguments, &[&image]].concat(), names);
+    check(&["--health-interval", "500us"], &["healthcheck.interval", "500µs", "1ms"]);
+    check(&["--health-timeout", "soon"], &["health-timeout", "soon", "10s"]);
+    check(&["--health-retries=-1"], &["healthcheck.retries", "-1", "0"]);
+    check(&["--no-healthcheck"], &["--no-healthcheck", "--health-cmd"]);
     create(&["--name", "web", "--secret", "key", &image], &["secret"]);
     create(&["--name", "web", "--stop-signal", "SIGNONE", &image], &["stop", "SIGNONE"]);
 

@@ -1,6 +1,6 @@
 //! The wire protocol, the typed model of the objects, and their conversion.
 //!
-//! `wire`, `network`, `raft` and `local` are generated from `proto/*.proto` and are spoken between processes;
+//! `wire`, `health`, `network`, `raft` and `local` are generated from `proto/*.proto` and are spoken between processes;
 //! `store` is what managers keep on disk. Inside, code works on `model`. `convert` is the one place where the
 //! two meet: what comes in is checked there, once, and refused with an error that names the field.
 //!
@@ -13,6 +13,8 @@ mod generated {
 
 /// The SwarmKit protocol.
 pub use generated::docker::swarmkit::v1 as wire;
+/// Health checks of tasks, within the SwarmKit protocol.
+pub use generated::swarm::health::v1 as health;
 /// The network directory.
 pub use generated::swarm::network::v1 as network;
 /// The node's own API on its unix socket.

@@ -1,6 +1,7 @@
 //! `service …`.
 
 mod create;
+mod health;
 mod inspect;
 mod logs;
 mod ls;

@@ -171,6 +171,7 @@ fn container(spec: &wire::ContainerSpec) -> Value {
         "ReadOnly": spec.read_only,
         "StopSignal": spec.stop_signal,
         "StopGracePeriod": grace.map(nanos),
+        "Healthcheck": spec.healthcheck.as_ref().map(healthcheck),
         "Mounts": spec.mounts.iter().map(mount).collect::<Vec<_>>(),
         "Hosts": spec.hosts,
         "DNSConfig": dns,
@@ -178,6 +179,20 @@ fn container(spec: &wire::ContainerSpec) -> Value {
         "CapabilityAdd": spec.capability_add,
         "CapabilityDrop": spec.capability_drop,
         "OomScoreAdj": spec.oom_score_adj,
+    }))
+}
+
+fn healthcheck(health: &wire::HealthConfig) -> Value {
+    let time = |time: Option<prost_types::Duration>| {
+        time.and_then(|time| std::time::Duration::try_from(time).ok()).map(nanos)
+    };
+    without_empty(json!({
+        "Test": health.test,
+        "Interval": time(health.interval),
+        "Timeout": time(health.timeout),
+        "Retries": health.retries,
+        "StartPeriod": time(health.start_period),
+        "StartInterval": time(health.start_interval),
     }))
 }
 

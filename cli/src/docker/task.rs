@@ -1,6 +1,6 @@
 //! Tasks.
 
-use proto::model::Task;
+use proto::model::{Health, Task};
 use serde_json::{Value, json};
 
 use super::{object, service};
@@ -44,6 +44,26 @@ fn status(task: &Task) -> Value {
         status["ContainerStatus"] = json!({
             "ContainerID": container.container_id, "PID": container.pid, "ExitCode": container.exit_code,
         });
+        if let Some(health) = &container.health {
+            status["ContainerStatus"]["Health"] = self::health(health);
+        }
     }
     status
+}
+
+/// As Docker shows it of a container.
+fn health(health: &Health) -> Value {
+    let log = health.probes.iter().map(|probe| {
+        json!({
+            "Start": units::timestamp(probe.started),
+            "End": units::timestamp(probe.ended),
+            "ExitCode": probe.exit_code,
+            "Output": probe.output,
+        })
+    });
+    json!({
+        "Status": health.state.name(),
+        "FailingStreak": health.failing_streak,
+        "Log": log.collect::<Vec<_>>(),
+    })
 }

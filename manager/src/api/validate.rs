@@ -1,6 +1,7 @@
 //! What may be asked for, as far as one message tells. Pure.
 
 mod container;
+mod health;
 mod image;
 mod mount;
 mod name;

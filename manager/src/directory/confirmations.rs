@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::model::{NetworkId, NodeId, NodeState, TaskId, TaskState};
+use proto::model::{NetworkId, NodeId, NodeState, TaskId};
 use raft_store::{Store, Tables};
 use tokio::sync::watch;
 
-use super::entry::is_placed;
+use super::entry::{is_ending, is_placed};
 
 /// How long a task waits for nodes that do not confirm. Ordinarily all do within some tens of milliseconds; one that is
 /// cut off is down only after three heartbeats.
@@ -91,7 +91,7 @@ impl Confirmations {
 /// The nodes that may send the task connections, on which networks, and the index from which on they know better. None
 /// if nobody has to be asked: the task is to go on, or its service is no more.
 fn concerned(tables: &Tables, task: &TaskId) -> Option<(u64, BTreeSet<(NodeId, NetworkId)>)> {
-    let task = tables.task(task).filter(|task| task.desired > TaskState::Running && is_placed(task))?;
+    let task = tables.task(task).filter(|task| is_ending(task) && is_placed(task))?;
     tables.service(&task.service)?;
     let mut concerned = BTreeSet::new();
     for attachment in &task.attachments {
@@ -107,6 +107,8 @@ fn concerned(tables: &Tables, task: &TaskId) -> Option<(u64, BTreeSet<(NodeId, N
 
 #[cfg(test)]
 mod tests {
+    use proto::model::TaskState;
+
     use super::*;
     use crate::fixtures::{
         in_state, network, network_id, node, node_id, put, remove, service, store, task, task_id,

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use proto::model::template::Context;
-use proto::model::{Attachment, NetworkId, Node, NodeState, Service, ServiceId, Task, TaskId, TaskState};
+use proto::model::{
+    Attachment, HealthState, NetworkId, Node, NodeState, Service, ServiceId, Task, TaskId, TaskState,
+};
 use proto::network::{Encryption, Endpoint, Member, NetworkDirectory, NetworkKey, VirtualIp};
 use raft_store::Tables;
 
@@ -99,14 +101,20 @@ pub fn is_placed(task: &Task) -> bool {
     task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
 }
 
-/// Runs and shall go on running.
+/// Runs, is healthy and shall go on running.
 pub fn is_ready(task: &Task) -> bool {
-    task.status.state == TaskState::Running && task.desired <= TaskState::Running
+    task.status.state == TaskState::Running && !is_ending(task)
 }
 
-/// Runs and shall stop, which it does when no node sends it connections any more.
+/// Runs and will stop, which it does when no node sends it connections any more.
 pub fn is_leaving(task: &Task) -> bool {
-    task.status.state == TaskState::Running && task.desired > TaskState::Running
+    task.status.state == TaskState::Running && is_ending(task)
+}
+
+/// Is to stop, or is unhealthy: then its node stops it.
+pub fn is_ending(task: &Task) -> bool {
+    let unhealthy = || task.status.health().is_some_and(|health| health.state == HealthState::Unhealthy);
+    task.desired > TaskState::Running || unhealthy()
 }
 
 fn attachment<'a>(task: &'a Task, network: &NetworkId) -> Option<&'a Attachment> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proto::model::{
-    ENCRYPTED, Keyring, KeyringId, Network, NetworkId, NetworkKey, NodeState, Sensitive, TaskState,
+    ContainerStatus, ENCRYPTED, Health, HealthState, Keyring, KeyringId, Network, NetworkId, NetworkKey,
+    NodeState, Sensitive, TaskState,
 };
 use proto::network::network_update::Kind;
 use proto::network::{Encryption, Endpoint, KeysReport, NetworkDirectory, NetworkUpdate, VirtualIp};
@@ -184,6 +185,24 @@ async fn tasks_of_a_node_that_is_down_stay_but_are_not_ready() {
     follower.catch_up(&store);
     let told = &follower.learned.0["network1"].0["task2"];
     assert!(!told.ready && told.lost);
+}
+
+#[tokio::test]
+async fn an_unhealthy_task_is_not_ready_and_nodes_confirm_that_they_know() {
+    let store = two_nodes_on_two_networks().await;
+    let in_health = |state| {
+        let mut task = in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Running);
+        let health = Some(Health { state, succeeded: true, ..Health::default() });
+        task.status.container = Some(ContainerStatus { health, ..ContainerStatus::default() });
+        task
+    };
+    put(&store, [in_health(HealthState::Healthy)]).await;
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    assert!(follower.learned.0["network1"].0["task2"].ready && !follower.asked);
+    put(&store, [in_health(HealthState::Unhealthy)]).await;
+    follower.catch_up(&store);
+    assert!(!follower.learned.0["network1"].0["task2"].ready && follower.asked);
 }
 
 #[tokio::test]

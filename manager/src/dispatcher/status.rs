@@ -21,6 +21,9 @@ const QUEUED: usize = 1024;
 const BATCH: usize = 256;
 /// Bounds what one status can cost every manager.
 const LONGEST_TEXT: usize = 4096;
+/// Of the last runs of a health check, and of each one's output.
+const MOST_PROBES: usize = 5;
+const LONGEST_OUTPUT: usize = 1024;
 
 pub type Updates = Vec<(TaskId, TaskStatus)>;
 
@@ -67,6 +70,11 @@ fn read_status(status: Option<proto::wire::TaskStatus>) -> Result<TaskStatus, Ma
     }
     limits::shorten(&mut status.message, LONGEST_TEXT);
     limits::shorten(&mut status.err, LONGEST_TEXT);
+    if let Some(health) = status.container.as_mut().and_then(|container| container.health.as_mut()) {
+        let surplus = health.probes.len().saturating_sub(MOST_PROBES);
+        health.probes.drain(..surplus);
+        health.probes.iter_mut().for_each(|probe| limits::shorten(&mut probe.output, LONGEST_OUTPUT));
+    }
     Ok(status)
 }
 
@@ -126,7 +134,10 @@ type Update<'a> = (&'a NodeId, &'a (TaskId, TaskStatus));
 fn apply(tx: &mut Transaction, (node, (id, status)): Update<'_>) {
     let Some(task) = tx.task(id).filter(|task| is_news(task, node, status)) else { return };
     let mut task = Task::clone(task);
-    task.status = TaskStatus { applied_by: node.to_string(), applied_at: Some(tx.now()), ..status.clone() };
+    // Since when it has been in its state; others reckon with that, whatever else is told meanwhile.
+    let since = task.status.applied_at.filter(|_| task.status.state == status.state);
+    let applied_at = Some(since.unwrap_or_else(|| tx.now()));
+    task.status = TaskStatus { applied_by: node.to_string(), applied_at, ..status.clone() };
     tx.update(task);
 }
 

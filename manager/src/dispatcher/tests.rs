@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use proto::health::{Health, Probe};
 use proto::model::{Task, TaskState};
 use proto::wire::assignment::Item;
 use proto::wire::assignment_change::AssignmentAction;
@@ -188,6 +189,35 @@ async fn states_only_move_forward() {
         let index = store.view().index();
         write(report("task1", wire::TaskState::Failed)).await;
         assert_eq!(store.view().index(), index);
+    };
+    tokio::select! {
+        () = writer.run() => panic!("the writer runs as long as there are reporters"),
+        () = story => {}
+    }
+}
+
+#[tokio::test]
+async fn what_is_told_of_health_is_bounded_and_keeps_the_time_of_the_state() {
+    let store = three_tasks().await;
+    let (reports, writer) = status::channel(store.clone());
+    let write = async |probes: usize| {
+        let probe = Probe { output: "ä".repeat(5000), ..Probe::default() };
+        let health = Some(Health { probes: vec![probe; probes], ..Health::default() });
+        let container = wire::ContainerStatus { health, ..Default::default() };
+        let mut told = report("task1", wire::TaskState::Starting);
+        told.status.as_mut().unwrap().runtime_status =
+            Some(wire::task_status::RuntimeStatus::Container(container));
+        let updates = status::read(&store.view(), &node_id(1), vec![told]).unwrap();
+        reports.write(node_id(1), updates).await.unwrap();
+        store.view().task(&task_id(1)).unwrap().status.clone()
+    };
+    let story = async {
+        let first = write(1).await;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let second = write(9).await;
+        assert_eq!(second.applied_at, first.applied_at);
+        let probes = &second.health().unwrap().probes;
+        assert_eq!((probes.len(), probes[0].output.len()), (5, 1024));
     };
     tokio::select! {
         () = writer.run() => panic!("the writer runs as long as there are reporters"),

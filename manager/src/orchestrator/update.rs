@@ -154,8 +154,13 @@ fn has_failed(service: &Service, task: &Task, started: SystemTime) -> bool {
     let completes = service.spec.task.restart.condition != RestartCondition::Any;
     let proper = completes && task.status.state == TaskState::Complete;
     let age = ended_at(task).duration_since(task.meta.created_at).unwrap_or_default();
-    let soon = age <= config(service).monitor + START_UP;
+    let soon = age <= config(service).monitor + START_UP || never_healthy(task);
     ended_by_itself(task) && !proper && soon && task.meta.created_at >= started
+}
+
+/// However long its health check has given it to start.
+fn never_healthy(task: &Task) -> bool {
+    task.status.health().is_some_and(|health| !health.succeeded)
 }
 
 fn since(task: &Task) -> SystemTime {

@@ -128,6 +128,29 @@ async fn an_update_whose_task_fails_pauses_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_never_became_healthy_has_failed_however_long_it_took() {
+    for (succeeded, expected) in [(false, UpdateState::Paused), (true, UpdateState::Updating)] {
+        let world = running(3, UpdateConfig { parallelism: 1, ..UpdateConfig::default() }).await;
+        world.change_spec("web", |spec| set_image(spec, "web:2")).await;
+        world.settle(&Orchestrator).await;
+        let new = world.live("web").into_iter().find(|task| task.spec.container.image == "web:2").unwrap();
+        obey(&world).await;
+        advance(1200 * SECOND).await;
+        let now = world.now();
+        let health = Health { state: HealthState::Unhealthy, succeeded, ..Health::default() };
+        world
+            .change_task(&new.id, |task| {
+                (task.status.state, task.status.timestamp) = (TaskState::Failed, now);
+                task.status.container =
+                    Some(ContainerStatus { health: Some(health.clone()), ..ContainerStatus::default() });
+            })
+            .await;
+        world.settle(&Orchestrator).await;
+        assert_eq!(status(&world), Some(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_do_not_stop_an_update_that_shall_continue() {
     let config = UpdateConfig { failure_action: FailureAction::Continue, ..UpdateConfig::default() };
     let world = running(2, config).await;

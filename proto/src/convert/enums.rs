@@ -2,10 +2,10 @@
 
 use super::Error;
 use crate::model::{
-    Availability, EndpointMode, FailureAction, IssuanceState, Membership, NodeState, Reachability,
-    RestartCondition, Role, TaskState, UpdateOrder, UpdateState,
+    Availability, EndpointMode, FailureAction, HealthState, IssuanceState, Membership, NodeState,
+    Reachability, RestartCondition, Role, TaskState, UpdateOrder, UpdateState,
 };
-use crate::wire;
+use crate::{health, wire};
 
 /// Reads an enum field of the wire.
 pub(super) fn enum_in<W, M>(field: &str, value: i32) -> Result<M, Error>
@@ -35,6 +35,9 @@ same!(TaskState, wire::TaskState, {
     New = New, Pending = Pending, Assigned = Assigned, Accepted = Accepted, Preparing = Preparing,
     Ready = Ready, Starting = Starting, Running = Running, Complete = Complete, Shutdown = Shutdown,
     Failed = Failed, Rejected = Rejected, Remove = Remove, Orphaned = Orphaned,
+});
+same!(HealthState, health::health::State, {
+    Starting = Starting, Healthy = Healthy, Unhealthy = Unhealthy,
 });
 same!(Role, wire::NodeRole, { Worker = Worker, Manager = Manager });
 same!(Membership, wire::node_spec::Membership, { Pending = Pending, Accepted = Accepted });

@@ -9,6 +9,7 @@
 mod cluster;
 mod enums;
 mod error;
+mod health;
 mod keyring;
 mod network;
 mod node;

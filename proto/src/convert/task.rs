@@ -9,7 +9,7 @@ use super::scalar::{
     time_out, version_in, version_out,
 };
 use super::{Error, Within};
-use crate::model::{Attachment, ContainerStatus, Endpoint, Slot, Task, TaskStatus};
+use crate::model::{Attachment, ContainerStatus, Endpoint, Health, Slot, Task, TaskStatus};
 use crate::wire;
 
 impl TryFrom<wire::Task> for Task {
@@ -63,20 +63,29 @@ impl TryFrom<wire::TaskStatus> for TaskStatus {
     fn try_from(status: wire::TaskStatus) -> Result<Self, Error> {
         let container = status.runtime_status.map(|runtime| {
             let wire::task_status::RuntimeStatus::Container(container) = runtime;
-            ContainerStatus {
-                container_id: container.container_id,
-                pid: container.pid,
-                exit_code: container.exit_code,
-            }
+            ContainerStatus::try_from(container)
         });
         Ok(Self {
             timestamp: time_in("timestamp", status.timestamp)?.unwrap_or(SystemTime::UNIX_EPOCH),
             state: enum_in::<wire::TaskState, _>("state", status.state)?,
             message: status.message,
             err: status.err,
-            container,
+            container: container.transpose().within("container")?,
             applied_by: status.applied_by,
             applied_at: time_in("applied_at", status.applied_at)?,
+        })
+    }
+}
+
+impl TryFrom<wire::ContainerStatus> for ContainerStatus {
+    type Error = Error;
+
+    fn try_from(status: wire::ContainerStatus) -> Result<Self, Error> {
+        Ok(Self {
+            container_id: status.container_id,
+            pid: status.pid,
+            exit_code: status.exit_code,
+            health: status.health.map(Health::try_from).transpose().within("health")?,
         })
     }
 }
@@ -88,6 +97,7 @@ impl From<&TaskStatus> for wire::TaskStatus {
                 container_id: container.container_id.clone(),
                 pid: container.pid,
                 exit_code: container.exit_code,
+                health: container.health.as_ref().map(Into::into),
             })
         });
         Self {

@@ -7,6 +7,7 @@ pub mod id;
 pub mod template;
 
 mod cluster;
+mod health;
 mod hosts;
 mod keyring;
 mod meta;
@@ -21,6 +22,7 @@ mod task;
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, JoinTokens, OrchestrationConfig, RaftConfig, RootCa,
 };
+pub use health::{Health, HealthState, Probe};
 pub use hosts::{Family, Hosts, Usage, number};
 pub use id::{ClusterId, KeyringId, NetworkId, NodeId, ServiceId, TaskId};
 pub use keyring::{INCARNATION_BYTES, Keyring, KeyringMember, NetworkKey, SECRET_BYTES};

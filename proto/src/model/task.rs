@@ -6,7 +6,9 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use super::{Annotations, Driver, Endpoint, Meta, NetworkId, NodeId, ServiceId, TaskId, TaskSpec, TaskState};
+use super::{
+    Annotations, Driver, Endpoint, Health, Meta, NetworkId, NodeId, ServiceId, TaskId, TaskSpec, TaskState,
+};
 
 /// Never changes its node; a replacement is another task in the same slot.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +62,11 @@ impl TaskStatus {
             applied_at: None,
         }
     }
+
+    /// What its health check says; none if it has none.
+    pub fn health(&self) -> Option<&Health> {
+        self.container.as_ref()?.health.as_ref()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +74,8 @@ pub struct ContainerStatus {
     pub container_id: String,
     pub pid: i32,
     pub exit_code: i32,
+    /// None if it has no health check.
+    pub health: Option<Health>,
 }
 
 /// The task's place on a network.

@@ -54,8 +54,30 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn container()(container_id in text(), pid: i32, exit_code: i32) -> ContainerStatus {
-        ContainerStatus { container_id, pid, exit_code }
+    fn container()(
+        container_id in text(),
+        pid: i32,
+        exit_code: i32,
+        health in option::of(health()),
+    ) -> ContainerStatus {
+        ContainerStatus { container_id, pid, exit_code, health }
+    }
+}
+
+prop_compose! {
+    fn health()(
+        state in value::<proto::health::health::State, _>(),
+        failing_streak: u32,
+        succeeded: bool,
+        probes in few(probe()),
+    ) -> Health {
+        Health { state, failing_streak, succeeded, probes }
+    }
+}
+
+prop_compose! {
+    fn probe()(started in time(), ended in time(), exit_code: i32, output in text()) -> Probe {
+        Probe { started, ended, exit_code, output }
     }
 }
 

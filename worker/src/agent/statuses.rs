@@ -100,6 +100,14 @@ impl Statuses {
         self.until(|entry| entry.status.state.is_terminal()).await;
     }
 
+    /// Resolves once a manager has acknowledged the last of the task.
+    pub async fn told(&self, task: &TaskId) {
+        let mut changes = self.changes();
+        let told = |_: &u64| self.lock().get(task).is_none_or(|entry| entry.acknowledged);
+        // The sender lives as long as self.
+        let _ = changes.wait_for(told).await;
+    }
+
     /// Resolves once a manager has acknowledged everything.
     pub async fn all_told(&self) {
         self.until(|entry| entry.acknowledged).await;
@@ -132,6 +140,8 @@ impl Statuses {
 mod tests {
     use std::time::SystemTime;
 
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn status(state: TaskState) -> TaskStatus {
@@ -152,8 +162,10 @@ mod tests {
         assert_eq!(states(&statuses), [TaskState::Running]);
         statuses.acknowledge(&first);
         assert_eq!(states(&statuses), [TaskState::Running], "an old answer does not count");
+        assert!(statuses.told(&task).now_or_never().is_none());
         statuses.acknowledge(&statuses.pending(10));
         assert!(states(&statuses).is_empty());
+        statuses.told(&task).now_or_never().unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Signal;
+use super::{HealthSettings, Signal};
 
 /// Settings of one container. An empty or absent field means the image's value, else Docker's default.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,6 +35,7 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     pub stop_signal: Option<Signal>,
     pub stop_grace: Option<Duration>,
+    pub health: HealthSettings,
     pub resources: Resources,
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,

@@ -10,8 +10,8 @@ use tokio::io::AsyncRead;
 use tokio::sync::watch;
 
 use super::{
-    ContainerConfig, ContainerState, Error, Exit, ImageSummary, PullPhase, PullProgress, RegistryAuth,
-    ResolvedImage, Runtime, Signal, Started, Status,
+    ContainerConfig, ContainerState, Error, Exit, HealthCheck, HealthSettings, ImageSummary, Probed,
+    PullPhase, PullProgress, RegistryAuth, ResolvedImage, Runtime, Signal, Started, Status,
 };
 use crate::logs::{LogQuery, LogStream};
 
@@ -24,6 +24,7 @@ pub enum Call {
     Wait,
     Kill,
     Stop,
+    Probe,
     Remove,
     List,
 }
@@ -55,6 +56,8 @@ struct State {
     faults: BTreeMap<Call, VecDeque<Fault>>,
     calls: Vec<(Call, String)>,
     ignore_stop: bool,
+    /// How health checks go, by container; those of others succeed.
+    health: BTreeMap<String, Probed>,
     next_pid: u32,
 }
 
@@ -77,6 +80,12 @@ impl Fake {
     /// Containers from now on ignore everything but SIGKILL.
     pub fn ignore_stop(&self) {
         self.lock().ignore_stop = true;
+    }
+
+    /// From now on a container's health check ends so.
+    pub fn set_health(&self, id: &str, exit_code: u32, output: &str) {
+        let probed = Probed { exit_code: Some(exit_code), output: output.to_owned() };
+        self.lock().health.insert(id.to_owned(), probed);
     }
 
     /// Ends a running container.
@@ -187,6 +196,11 @@ impl Container {
         }
     }
 
+    /// Images have none here.
+    fn check(&self) -> Option<HealthCheck> {
+        self.config.health.settle(&HealthSettings::default(), None)
+    }
+
     fn exit(&self) -> Option<Exit> {
         match &self.status {
             Status::Exited(exit) => Some(exit.clone()),
@@ -229,13 +243,14 @@ impl Runtime for Fake {
             state.next_pid += 1;
             let pid = state.next_pid;
             let container = state.get(id)?;
+            let is_checked = container.check().is_some();
             match container.status {
                 Status::Created => {
                     container.status = Status::Running { pid };
-                    Ok(Started { pid })
+                    Ok(Started { pid, is_checked })
                 }
                 // The answer to an earlier attempt was lost.
-                Status::Running { pid } => Ok(Started { pid }),
+                Status::Running { pid } => Ok(Started { pid, is_checked }),
                 Status::Exited(_) => Err(Error::Exists { id: id.to_owned() }),
             }
         })
@@ -271,6 +286,22 @@ impl Runtime for Fake {
             self.announce();
         }
         Ok(())
+    }
+
+    async fn health_check(&self, id: &str) -> Result<Option<HealthCheck>, Error> {
+        self.lock().get(id).map(|container| container.check())
+    }
+
+    async fn probe(&self, id: &str, _check: &HealthCheck) -> Result<Probed, Error> {
+        self.act(Call::Probe, id, |state| {
+            let healthy = Probed { exit_code: Some(0), output: String::new() };
+            let probed = state.health.get(id).cloned().unwrap_or(healthy);
+            match state.get(id)?.status {
+                Status::Running { .. } => Ok(probed),
+                _ => Err(Error::NotRunning { id: id.to_owned() }),
+            }
+        })
+        .await
     }
 
     async fn remove(&self, id: &str) -> Result<(), Error> {

@@ -15,8 +15,10 @@ pub mod containerd;
 mod error;
 pub mod fake;
 mod files;
+mod health;
 mod image;
 mod images;
+mod processes;
 mod rootfs;
 mod shims;
 mod spec;
@@ -35,6 +37,7 @@ pub use container::{
     ContainerConfig, Dns, HostEntry, Mount, MountKind, Propagation, Resources, TmpfsOptions, Ulimit,
 };
 pub use error::{Error, Verdict};
+pub use health::{HealthCheck, HealthSettings, Probed};
 pub use image::{ImageSummary, PullPhase, PullProgress, ResolvedImage};
 pub use proto::model::Signal;
 pub use state::{ContainerState, Exit, Started, Status};
@@ -77,6 +80,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// Sends `signal` (else the one the container was created with, else the image's, else SIGTERM), waits for
     /// `grace`, then kills. Resolves when the container has ended; succeeds if it was not running.
     async fn stop(&self, id: &str, signal: Option<Signal>, grace: Duration) -> Result<(), Error>;
+
+    /// The health check that the container was made with; none if it has none.
+    async fn health_check(&self, id: &str) -> Result<Option<HealthCheck>, Error>;
+
+    /// Runs a health check once inside a running container, as its user and with its environment. One that takes longer
+    /// than it may is ended, with what it has started. There is one at a time: what an earlier call has left is ended
+    /// first.
+    async fn probe(&self, id: &str, check: &HealthCheck) -> Result<Probed, Error>;
 
     /// Removes the container, killing it if it runs, with everything that belongs to it except its logs and
     /// named volumes. Succeeds if there is none.

@@ -25,6 +25,8 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Started {
     pub pid: u32,
+    /// It has a health check.
+    pub is_checked: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

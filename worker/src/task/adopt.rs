@@ -7,13 +7,14 @@
 //! the two shows the boot that its label names.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
-use proto::model::{TaskId, TaskState};
+use proto::model::{TaskId, TaskState, TaskStatus};
 use proto::wire;
 
 use super::assigned::Assigned;
 use super::container::BOOT_LABEL;
-use super::step::{Container, Seen};
+use super::step::{Container, Health, Seen};
 use crate::runtime::ContainerState;
 
 /// What the node found.
@@ -36,7 +37,7 @@ pub fn find(
     let mut found = Found { unknown: unknown.collect(), ..Found::default() };
     for (task, status) in remembered {
         let id = task.id.clone();
-        let state = status.map_or(TaskState::New, |status| status.state().into());
+        let told = status.map_or(Told::default(), |status| Told::from(&status));
         let assigned = match Assigned::try_from(task) {
             Ok(assigned) => assigned,
             Err(error) => {
@@ -44,7 +45,7 @@ pub fn find(
                 continue;
             }
         };
-        let seen = seen(state, found.unknown.remove(&id), boot_id);
+        let seen = seen(told, found.unknown.remove(&id), boot_id);
         if goes_on(&seen) {
             found.known.push((assigned, seen));
         } else {
@@ -54,10 +55,40 @@ pub fn find(
     found
 }
 
+/// What was told of a task before.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    state: TaskState,
+    /// Told of one that was being started.
+    started: Option<SystemTime>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { state: TaskState::New, started: None }
+    }
+}
+
+impl From<&wire::TaskStatus> for Told {
+    fn from(status: &wire::TaskStatus) -> Self {
+        let state = TaskState::from(status.state());
+        let at = status.timestamp.and_then(|at| SystemTime::try_from(at).ok());
+        Self { state, started: at.filter(|_| state == TaskState::Starting) }
+    }
+}
+
+impl From<&TaskStatus> for Told {
+    fn from(status: &TaskStatus) -> Self {
+        let started = (status.state == TaskState::Starting).then_some(status.timestamp);
+        Self { state: status.state, started }
+    }
+}
+
 /// A task that may have been started, in this process or before, with the container that there is now.
-pub fn seen(state: TaskState, container: Option<ContainerState>, boot_id: &str) -> Seen {
+pub fn seen(told: Told, container: Option<ContainerState>, boot_id: &str) -> Seen {
     let remains = container.is_some();
-    let state = match state {
+    let health = Health::Unknown { served: told.state == TaskState::Running, started: told.started };
+    let state = match told.state {
         ended if ended.is_terminal() => ended,
         TaskState::Starting | TaskState::Running => TaskState::Starting,
         _ if container.as_ref().is_some_and(|container| is_of_earlier_boot(container, boot_id)) => {
@@ -69,7 +100,7 @@ pub fn seen(state: TaskState, container: Option<ContainerState>, boot_id: &str) 
     let begun = state != TaskState::New || !matches!(container, Container::Absent | Container::Created);
     // What was prepared is prepared again: the image is here, and the sandbox may be gone.
     let container = if begun { container } else { Container::Absent };
-    Seen { state, container, network: begun || remains, remains, failure: None }
+    Seen { state, container, health, network: begun || remains, remains, failure: None }
 }
 
 fn is_of_earlier_boot(container: &ContainerState, boot_id: &str) -> bool {
@@ -83,8 +114,6 @@ fn goes_on(seen: &Seen) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
     use crate::runtime::{Exit, Status};
     use crate::task::samples;
@@ -95,7 +124,9 @@ mod tests {
     }
 
     fn remembered(id: &str, state: Option<wire::TaskState>) -> (wire::Task, Option<wire::TaskStatus>) {
-        let status = state.map(|state| wire::TaskStatus { state: state.into(), ..Default::default() });
+        let timestamp = Some(SystemTime::UNIX_EPOCH.into());
+        let status =
+            state.map(|state| wire::TaskStatus { state: state.into(), timestamp, ..Default::default() });
         (samples::wire_task(id), status)
     }
 
@@ -104,6 +135,7 @@ mod tests {
         let exit = Exit { code: 3, oom: false, at: SystemTime::UNIX_EPOCH };
         let tasks = vec![
             remembered("running", Some(wire::TaskState::Starting)),
+            remembered("healthy", Some(wire::TaskState::Running)),
             remembered("exited", Some(wire::TaskState::Starting)),
             remembered("rebooted", Some(wire::TaskState::Starting)),
             remembered("ended", Some(wire::TaskState::Failed)),
@@ -113,6 +145,7 @@ mod tests {
         ];
         let containers = vec![
             container("running", Status::Running { pid: 7 }),
+            container("healthy", Status::Running { pid: 9 }),
             container("exited", Status::Exited(exit.clone())),
             container("rebooted", Status::Created),
             container("prepared", Status::Created),
@@ -124,9 +157,18 @@ mod tests {
             found.known.into_iter().map(|(assigned, seen)| (assigned.id().to_string(), seen)).collect();
         assert_eq!(
             known.keys().collect::<Vec<_>>(),
-            ["ended", "exited", "prepared-before", "rebooted", "running"]
+            ["ended", "exited", "healthy", "prepared-before", "rebooted", "running"]
         );
         assert_eq!(known["running"].container, Container::Running { pid: 7 });
+        assert_eq!(
+            known["running"].health,
+            Health::Unknown { served: false, started: Some(SystemTime::UNIX_EPOCH) }
+        );
+        let healthy = &known["healthy"];
+        assert_eq!(
+            (healthy.state, healthy.health),
+            (TaskState::Starting, Health::Unknown { served: true, started: None })
+        );
         assert_eq!(known["exited"].container, Container::Exited(exit));
         assert_eq!((known["rebooted"].state, known["ended"].state), (TaskState::Starting, TaskState::Failed));
         assert_eq!(known["prepared-before"].state, TaskState::Starting, "it may have run before");

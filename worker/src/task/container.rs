@@ -11,7 +11,7 @@ use super::assigned::Assigned;
 use super::{mounts, unsupported};
 use crate::description::Facts;
 use crate::dns::SHORT_ID;
-use crate::runtime::{self, ContainerConfig, Dns, HostEntry, Resources, Ulimit};
+use crate::runtime::{self, ContainerConfig, Dns, HealthSettings, HostEntry, Resources, Ulimit};
 
 /// Label with the boot during which a container was made: see `adopt`.
 pub const BOOT_LABEL: &str = "swarm.boot-id";
@@ -59,6 +59,7 @@ pub fn config(assigned: &Assigned, facts: &Facts, netns: PathBuf) -> Result<Cont
         mounts: mounts::read(&spec.mounts, context)?,
         stop_signal: stop_signal(spec)?,
         stop_grace: grace(spec)?,
+        health: spec.healthcheck.as_ref().map(health).transpose()?.unwrap_or_default(),
         resources: resources(task)?,
         cap_add: spec.capability_add.clone(),
         cap_drop: spec.capability_drop.clone(),
@@ -78,6 +79,28 @@ pub fn grace(spec: &wire::ContainerSpec) -> Result<Option<std::time::Duration>, 
     let shown = format!("{}.{:09}s", grace.seconds, grace.nanos);
     let grace = grace.try_into();
     grace.map(Some).map_err(|_| Error::invalid("stop_grace_period", shown, "a duration that is not negative"))
+}
+
+fn health(asked: &wire::HealthConfig) -> Result<HealthSettings, Error> {
+    const KINDS: &str = "NONE, CMD and a program, or CMD-SHELL and a line";
+    match asked.test.first().map(String::as_str) {
+        None | Some("NONE") => {}
+        Some("CMD" | "CMD-SHELL") if asked.test.len() > 1 => {}
+        Some(_) => return Err(Error::invalid("healthcheck.test", asked.test.join(" "), KINDS)),
+    }
+    let refuse = |_| Error::invalid("healthcheck.retries", asked.retries, "0 or more");
+    // Checked with the task.
+    let time = |time: Option<prost_types::Duration>| {
+        time.and_then(|time| std::time::Duration::try_from(time).ok()).unwrap_or_default()
+    };
+    Ok(HealthSettings {
+        test: asked.test.clone(),
+        interval: time(asked.interval),
+        timeout: time(asked.timeout),
+        start_period: time(asked.start_period),
+        start_interval: time(asked.start_interval),
+        retries: u32::try_from(asked.retries).map_err(refuse)?,
+    })
 }
 
 fn hostname(task: &Task, context: Context<'_>) -> Result<String, Error> {

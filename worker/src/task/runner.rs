@@ -4,6 +4,8 @@
 //! are tried again, and waiting ends when something else is wanted. Dropping the runner leaves the container as it
 //! is; a later process finds it again.
 
+mod checkup;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::assigned::{Assigned, Order};
 use super::prepare::{self, Prepared};
-use super::step::{Container, Ending, Failure, Seen, Step, step};
+use super::probing::Probing;
+use super::step::{Container, Ending, Failure, Health, Seen, Step, step};
 use crate::agent::db::{Change, Database};
 use crate::agent::drains::Drains;
 use crate::agent::statuses::Statuses;
@@ -46,11 +49,15 @@ pub struct Runner {
     seen: Seen,
     /// Held from making the container until it runs, so that a node under load finishes what it began.
     permit: Option<OwnedSemaphorePermit>,
+    /// Of a container with a health check, once it runs.
+    probing: Option<Probing>,
+    /// When it came into its state.
+    since: SystemTime,
 }
 
 impl Runner {
     pub fn new(shared: Shared, assigned: Assigned, orders: watch::Receiver<Order>, seen: Seen) -> Self {
-        Self { shared, assigned, orders, seen, permit: None }
+        Self { shared, assigned, orders, seen, permit: None, probing: None, since: SystemTime::now() }
     }
 
     /// Runs until the task is no longer assigned and nothing is left of it.
@@ -64,9 +71,10 @@ impl Runner {
                 self.permit = None;
             }
             match next {
-                Step::Report(state) => self.report(state),
+                Step::Report(state) => self.report(state).await,
                 Step::Prepare => self.prepare().await,
                 Step::Start => self.start().await,
+                Step::Examine => self.examine().await,
                 Step::Watch => self.watch().await,
                 Step::Hold => self.changed().await,
                 Step::Stop => self.stop().await,
@@ -112,14 +120,14 @@ impl Runner {
             }
         }
         match self.start_once().await {
-            Ok(container) => self.seen.container = container,
+            Ok((container, health)) => (self.seen.container, self.seen.health) = (container, health),
             // It may run all the same, so it is stopped before anything else.
             Err(failure) => self.seen.failure = Some(failure),
         }
     }
 
-    async fn start_once(&mut self) -> Result<Container, Failure> {
-        self.report(TaskState::Starting);
+    async fn start_once(&mut self) -> Result<(Container, Health), Failure> {
+        self.tell(TaskState::Starting);
         let status = Box::new(self.status(TaskState::Starting));
         let mark = self.shared.database.write(vec![Change::Status(self.id().clone(), status)]);
         // The mark is for the case that the container disappears: as long as it exists, it tells for itself.
@@ -134,17 +142,21 @@ impl Runner {
 
     /// An order to end waits for the attempt that is under way: containerd may lose the shim of one that is broken
     /// off.
-    async fn start_surely(&self) -> Result<Container, Failure> {
+    async fn start_surely(&self) -> Result<(Container, Health), Failure> {
+        let unknown = Health::Unknown { served: false, started: Some(self.since) };
         let mut backoff = RETRY;
         loop {
             match self.shared.runtime.start(self.id().as_str()).await {
-                Ok(started) => return Ok(Container::Running { pid: started.pid }),
+                Ok(started) => {
+                    let health = if started.is_checked { unknown } else { Health::Good };
+                    return Ok((Container::Running { pid: started.pid }, health));
+                }
                 Err(error) => self.after_failed_start(error, &mut backoff).await?,
             }
             // The answer may have been lost and not the start.
             match self.inspect().await {
                 Container::Created if !self.orders.borrow().ends() => {}
-                container => return Ok(container),
+                container => return Ok((container, unknown)),
             }
         }
     }
@@ -182,13 +194,19 @@ impl Runner {
     }
 
     async fn watch(&mut self) {
+        let mut probing = self.probing.take();
         let exit = tokio::select! {
-            exit = self.exit() => exit,
-            () = self.changed() => return,
+            exit = self.exit() => Some(exit),
+            () = self.changed() => None,
+            () = self.probe(probing.as_mut()) => None,
         };
+        self.probing = probing;
         match exit {
-            Ok(exit) => self.seen.container = Container::Exited(exit),
-            Err(failure) => (self.seen.container, self.seen.failure) = (Container::Absent, Some(failure)),
+            Some(Ok(exit)) => self.seen.container = Container::Exited(exit),
+            Some(Err(failure)) => {
+                (self.seen.container, self.seen.failure) = (Container::Absent, Some(failure));
+            }
+            None => self.heed_health(),
         }
     }
 
@@ -219,7 +237,7 @@ impl Runner {
     async fn stop(&mut self) {
         if self.may_be_called() {
             tokio::select! {
-                () = timed(self.id().as_str(), "drain", self.shared.drains.wait(self.id())) => {}
+                () = timed(self.id().as_str(), "drain", self.drain()) => {}
                 _ = self.exit() => {}
             }
         }
@@ -240,8 +258,8 @@ impl Runner {
 
     /// Whether others may send it new connections: it runs, and the managers still know of it.
     fn may_be_called(&self) -> bool {
-        let runs = matches!(self.seen.container, Container::Running { .. }) && self.seen.failure.is_none();
-        runs && !self.assigned.wish.places.is_empty() && !self.orders.borrow().remove
+        let known = !self.assigned.wish.places.is_empty() && !self.orders.borrow().remove;
+        self.seen.may_be_called() && known
     }
 
     fn grace(&self) -> Duration {
@@ -290,8 +308,21 @@ impl Runner {
         self.shared.statuses.forget(self.id());
     }
 
-    fn report(&mut self, state: TaskState) {
-        self.shared.statuses.report(self.id(), self.status(state));
+    async fn report(&mut self, state: TaskState) {
+        self.tell(state);
+        if state == TaskState::Running && self.probing.is_some() {
+            // Else the next process would take it for one whose check has never succeeded.
+            let change = Change::Status(self.id().clone(), Box::new(self.status(state)));
+            if let Err(error) = self.shared.database.write(vec![change]).await {
+                tracing::error!(task = %self.id(), %error, "cannot note that the task is healthy");
+            }
+        }
+    }
+
+    fn tell(&mut self, state: TaskState) {
+        let status = self.status(state);
+        self.since = status.timestamp;
+        self.shared.statuses.report(self.id(), status);
         self.seen.state = state;
     }
 
@@ -310,7 +341,9 @@ impl Runner {
             Container::Running { pid } => (i32::try_from(*pid).unwrap_or(0), 0),
             Container::Exited(exit) => (0, i32::try_from(exit.code).unwrap_or(i32::MAX)),
         };
-        status.container = Some(ContainerStatus { container_id: self.id().to_string(), pid, exit_code });
+        let health = self.probing.as_ref().map(|probing| probing.health().clone());
+        status.container =
+            Some(ContainerStatus { container_id: self.id().to_string(), pid, exit_code, health });
         status
     }
 
@@ -320,7 +353,10 @@ impl Runner {
             Ending::Exited(exit) => (TaskState::Failed, "started", describe(&exit)),
             Ending::Stopped(_) => (TaskState::Shutdown, "shutdown", String::new()),
             Ending::Failure(failure) if failure.rejected => (TaskState::Rejected, "preparing", failure.err),
-            Ending::Failure(failure) => (TaskState::Failed, "starting", failure.err),
+            Ending::Failure(failure) if self.seen.state < TaskState::Running => {
+                (TaskState::Failed, "starting", failure.err)
+            }
+            Ending::Failure(failure) => (TaskState::Failed, "started", failure.err),
         };
         TaskStatus { message: message.into(), err, ..self.status(state) }
     }

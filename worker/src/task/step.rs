@@ -6,6 +6,8 @@
 //! Invariants: a container is started at most once; the network is gone before an end is reported, since the
 //! managers then give the task's addresses to others.
 
+use std::time::SystemTime;
+
 use proto::model::TaskState;
 
 use super::assigned::Order;
@@ -29,12 +31,27 @@ pub struct Seen {
     /// The last state of which anybody was told.
     pub state: TaskState,
     pub container: Container,
+    pub health: Health,
     /// There may be a sandbox in the kernel.
     pub network: bool,
     /// There may be a container to remove.
     pub remains: bool,
     /// Why it cannot go on.
     pub failure: Option<Failure>,
+}
+
+/// What is known of a running container's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Whether it has a check is to be found out. `served`: others were told before that it runs. `started`: when it was
+    /// started, by a process before this one.
+    Unknown { served: bool, started: Option<SystemTime> },
+    /// Its check has not succeeded yet.
+    Starting,
+    /// Its check has succeeded, or it has none.
+    Good,
+    /// Its check succeeded once and then failed too often.
+    Bad,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +78,9 @@ pub enum Step {
     /// Fetch the image, make the network, create the container.
     Prepare,
     Start,
-    /// Wait until the container ends or something else is wanted.
+    /// Find out whether it has a health check.
+    Examine,
+    /// Wait until the container ends, its health changes or something else is wanted.
     Watch,
     /// Wait until something else is wanted.
     Hold,
@@ -91,6 +110,14 @@ impl Seen {
         }
     }
 
+    /// Others may send it new connections: they were told that it runs, as far as is known.
+    pub fn may_be_called(&self) -> bool {
+        let runs = matches!(self.container, Container::Running { .. });
+        // One that has failed otherwise has never run.
+        let told = self.health != Health::Starting && self.failure.is_none();
+        runs && (told || self.health == Health::Bad)
+    }
+
     /// A process may be there: it runs, or its start was begun and nobody saw how that went.
     fn may_run(&self) -> bool {
         let begun = self.state == TaskState::Starting && self.container == Container::Created;
@@ -106,8 +133,7 @@ pub fn step(order: Order, seen: &Seen) -> Step {
         return end(order, seen);
     }
     match &seen.container {
-        Container::Running { .. } if seen.state < TaskState::Running => Step::Report(TaskState::Running),
-        Container::Running { .. } => Step::Watch,
+        Container::Running { .. } => run(seen),
         Container::Exited(_) if seen.network => Step::Detach,
         Container::Exited(exit) => Step::End(Ending::Exited(exit.clone())),
         // It was started once, by a process before this one, and no container runs: it is never started again.
@@ -118,6 +144,14 @@ pub fn step(order: Order, seen: &Seen) -> Step {
         Container::Created if seen.state < TaskState::Ready => Step::Report(TaskState::Ready),
         Container::Created if order.run => Step::Start,
         Container::Created => Step::Hold,
+    }
+}
+
+fn run(seen: &Seen) -> Step {
+    match seen.health {
+        Health::Unknown { .. } => Step::Examine,
+        Health::Good if seen.state < TaskState::Running => Step::Report(TaskState::Running),
+        Health::Starting | Health::Good | Health::Bad => Step::Watch,
     }
 }
 
@@ -163,8 +197,6 @@ fn lost(seen: &Seen) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -174,11 +206,14 @@ mod tests {
     const STOP: Order = Order { run: false, stop: true, remove: false };
     const REMOVE: Order = Order { run: true, stop: false, remove: true };
 
+    const UNKNOWN: Health = Health::Unknown { served: false, started: None };
+
     /// A task of which the node knows nothing yet.
     fn new() -> Seen {
         Seen {
             state: TaskState::New,
             container: Container::Absent,
+            health: UNKNOWN,
             network: false,
             remains: false,
             failure: None,
@@ -199,6 +234,8 @@ mod tests {
             Step::Start => {
                 (seen.state, seen.container) = (TaskState::Starting, Container::Running { pid: 1 });
             }
+            Step::Examine => seen.health = Health::Starting,
+            Step::Watch if seen.health == Health::Starting => seen.health = Health::Good,
             Step::Watch => seen.container = Container::Exited(exit(0)),
             Step::Stop if seen.container == Container::Created => seen.container = Container::Absent,
             Step::Stop => seen.container = Container::Exited(exit(143)),
@@ -232,6 +269,9 @@ mod tests {
             Step::Prepare,
             Step::Report(TaskState::Ready),
             Step::Start,
+            Step::Examine,
+            // Until its health check has succeeded.
+            Step::Watch,
             Step::Report(TaskState::Running),
             Step::Watch,
             Step::Detach,
@@ -244,10 +284,25 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_check_runs_at_once_and_what_is_unhealthy_fails() {
+        let mut seen = Seen { container: Container::Running { pid: 1 }, health: Health::Good, ..new() };
+        assert!(seen.may_be_called());
+        assert_eq!(step(RUN, &seen), Step::Report(TaskState::Running));
+        (seen.state, seen.health) = (TaskState::Running, Health::Bad);
+        seen.failure = Some(Failure::failed("unhealthy"));
+        assert!(seen.may_be_called());
+        let ended = Step::End(Ending::Failure(Failure::failed("unhealthy")));
+        assert_eq!(life(RUN, seen.clone()), [Step::Stop, ended, Step::Hold]);
+        seen.health = Health::Starting;
+        assert!(!seen.may_be_called(), "nobody was told that it runs");
+    }
+
+    #[test]
     fn stopping_and_removing_leave_nothing() {
         let running = Seen {
             state: TaskState::Running,
             container: Container::Running { pid: 1 },
+            health: Health::Good,
             network: true,
             remains: true,
             failure: None,
@@ -263,6 +318,7 @@ mod tests {
         let begun = |container, network| Seen {
             state: TaskState::Starting,
             container,
+            health: UNKNOWN,
             network,
             remains: true,
             failure: None,
@@ -287,10 +343,11 @@ mod tests {
                 Just(Container::Absent), Just(Container::Created),
                 Just(Container::Running { pid: 1 }), Just(Container::Exited(exit(1))),
             ],
+            health in prop::sample::select(vec![UNKNOWN, Health::Starting, Health::Good]),
             network: bool, failed: bool,
         ) -> Seen {
             let failure = failed.then(|| Failure::failed("x"));
-            Seen { state, remains: container != Container::Absent, container, network, failure }
+            Seen { state, remains: container != Container::Absent, container, health, network, failure }
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::adopt::{self, Found};
+use super::adopt::{self, Found, Told};
 use super::assigned::{Assigned, Order};
 use super::runner::{Runner, Shared};
 use super::step::{Container, Seen};
@@ -235,7 +235,7 @@ impl Supervisor {
 
     fn begin(&mut self, assigned: Assigned) {
         let id = assigned.id();
-        let (known, container) = (assigned.task.status.state, self.unknown.remove(id.as_str()));
+        let (known, container) = (Told::from(&assigned.task.status), self.unknown.remove(id.as_str()));
         let mut seen = adopt::seen(known, container, &self.shared.facts.boot_id);
         if let Some((_, before)) = self.dormant.remove(id) {
             seen.network |= before.network;

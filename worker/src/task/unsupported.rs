@@ -13,7 +13,6 @@ pub(super) fn refuse(task: &Task) -> Result<(), Error> {
     let asked = [
         ("secrets", !spec.secrets.is_empty()),
         ("configs", !spec.configs.is_empty()),
-        ("healthcheck", spec.healthcheck.as_ref().is_some_and(has_test)),
         ("open_stdin", spec.open_stdin),
         ("isolation", spec.isolation != 0),
     ];
@@ -27,11 +26,6 @@ pub(super) fn refuse(task: &Task) -> Result<(), Error> {
         return Err(Error::Unsupported(format!("log_driver.options {option}")));
     }
     spec.privileges.as_ref().map_or(Ok(()), privileges)
-}
-
-/// `NONE` switches an image's check off, which is all that happens here anyway.
-fn has_test(health: &wire::HealthConfig) -> bool {
-    !matches!(health.test.first().map(String::as_str), None | Some("NONE"))
 }
 
 fn privileges(asked: &wire::Privileges) -> Result<(), Error> {

@@ -5,6 +5,7 @@
 mod drain;
 mod encryption;
 mod forwarding;
+mod health;
 mod kernel;
 mod lab;
 mod life;

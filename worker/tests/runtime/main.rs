@@ -8,6 +8,7 @@
 mod cost;
 mod crash;
 mod failures;
+mod health;
 mod image;
 mod lifecycle;
 mod node;

@@ -9,6 +9,7 @@ use proto::model::{self, RestartPolicy, UpdateConfig};
 use proto::wire;
 use proto::wire::endpoint_spec::ResolutionMode;
 
+use super::health::Health;
 use crate::{settings, units};
 
 #[derive(Debug, Args)]
@@ -113,6 +114,8 @@ pub struct Options {
     with_registry_auth: bool,
 
     #[command(flatten)]
+    health: Health,
+    #[command(flatten)]
     not_yet: NotYet,
 }
 
@@ -125,8 +128,6 @@ struct NotYet {
     secret: Option<Infallible>,
     #[arg(long, alias = "config-add", hide = true, value_parser = not_yet("configs"))]
     config: Option<Infallible>,
-    #[arg(long, hide = true, value_parser = not_yet("health checks"))]
-    health_cmd: Option<Infallible>,
 }
 
 fn not_yet(what: &'static str) -> impl Fn(&str) -> Result<Infallible, String> + Clone {
@@ -179,6 +180,7 @@ impl Options {
         }
         let container = container(task);
         self.apply_container(container);
+        self.health.apply(container)?;
         self.apply_credentials(container)
     }
 

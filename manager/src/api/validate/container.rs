@@ -1,10 +1,10 @@
 //! What a service's container may be. The node's runtime judges what only it can know.
 
 use proto::model::Signal;
+use proto::wire::ContainerSpec;
 use proto::wire::container_spec::Isolation;
-use proto::wire::{ContainerSpec, HealthConfig};
 
-use super::{image, mount, naming};
+use super::{health, image, mount, naming};
 use crate::api::limits;
 use crate::error::Error;
 
@@ -30,6 +30,9 @@ pub fn check(field: &str, container: &ContainerSpec) -> Result<(), Error> {
     check_signal(&at("stop_signal"), &container.stop_signal)?;
     check_grace_period(&at("stop_grace_period"), container.stop_grace_period)?;
     check_no_nul(field, container)?;
+    if let Some(health) = &container.healthcheck {
+        health::check(&at("healthcheck"), health)?;
+    }
     if !container.dir.is_empty() && !container.dir.starts_with('/') {
         return Err(Error::invalid(at("dir"), &container.dir, "an absolute path is needed"));
     }
@@ -47,7 +50,6 @@ fn refuse_unsupported(field: &str, container: &ContainerSpec) -> Result<(), Erro
     let refused = [
         (!container.secrets.is_empty(), "secrets", "secrets"),
         (!container.configs.is_empty(), "configs", "configs"),
-        (container.healthcheck.as_ref().is_some_and(is_a_check), "healthcheck", "health checks"),
         (container.isolation != i32::from(Isolation::IsolationDefault), "isolation", "isolation modes"),
         (
             container.privileges.as_ref().is_some_and(|privileges| privileges.credential_spec.is_some()),
@@ -57,11 +59,6 @@ fn refuse_unsupported(field: &str, container: &ContainerSpec) -> Result<(), Erro
     ];
     let found = refused.into_iter().find(|(asked, ..)| *asked);
     found.map_or(Ok(()), |(_, name, what)| Err(Error::unsupported(format!("{field}.{name}"), what)))
-}
-
-/// An empty test means the image's own, `NONE` means none; neither asks for anything.
-fn is_a_check(health: &HealthConfig) -> bool {
-    health.test.first().is_some_and(|kind| kind != "NONE")
 }
 
 fn check_env(field: &str, env: &[String]) -> Result<(), Error> {
@@ -125,12 +122,6 @@ mod tests {
             refusal(|c| c.secrets.push(SecretReference::default())),
             "task.container.secrets: secrets are not supported by this version",
         );
-        let check = |test: &[&str]| HealthConfig {
-            test: test.iter().map(|word| (*word).to_owned()).collect(),
-            ..Default::default()
-        };
-        assert!(refusal(|c| c.healthcheck = Some(check(&["CMD", "true"]))).contains("health checks"));
-        container(|c| c.healthcheck = Some(check(&["NONE"]))).unwrap();
         assert!(refusal(|c| c.mounts.push(mount(1, "data", "/data"))).contains("mounts[0].type: volumes"));
     }
 

@@ -37,6 +37,7 @@ impl Containerd {
             snapshot: image.snapshot.clone(),
             stop_signal: stop_signal(config, &image).map(Signal::number),
             tty: config.tty,
+            health: image.config.health_check(&config.health),
             exit: None,
         };
         let container = Container {
@@ -133,12 +134,13 @@ impl Containerd {
             ..CreateTaskRequest::default()
         };
         let mut tasks = self.client.tasks();
+        let is_checked = record.health.is_some();
         failpoint::reached("container: make task");
         let pid = match timed(id, "shim", tasks.create(request)).await {
             Ok(answer) => answer.into_inner().pid,
             // The answer to an earlier attempt was lost.
             Err(status) if status.code() == Code::AlreadyExists => match self.status(id).await? {
-                Some((Status::Running { pid }, _)) => return Ok(Started { pid }),
+                Some((Status::Running { pid }, _)) => return Ok(Started { pid, is_checked }),
                 Some((Status::Created, pid)) => pid,
                 _ => return Err(Error::Exists { id: id.to_owned() }),
             },
@@ -151,7 +153,7 @@ impl Containerd {
             let _ = tasks.delete(request).await;
             return Err(not_started(status));
         }
-        Ok(Started { pid })
+        Ok(Started { pid, is_checked })
     }
 
     /// The container's writable file system, made if it is not there.

@@ -7,6 +7,7 @@ mod end;
 mod lifecycle;
 mod list;
 mod options;
+mod probe;
 mod record;
 mod task_error;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use containerd_client::services::v1::{CreateNamespaceRequest, Namespace, PluginsRequest};
 use tokio::io::AsyncRead;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::Code;
 
 use super::cgroup::Cgroups;
@@ -27,8 +28,8 @@ use super::rootfs::RootFs;
 use super::shims::Shims;
 use super::supervisor::Supervisor;
 use super::{
-    ContainerConfig, ContainerState, Error, Exit, ImageSummary, PullProgress, RegistryAuth, ResolvedImage,
-    Runtime, Signal, Started,
+    ContainerConfig, ContainerState, Error, Exit, HealthCheck, ImageSummary, Probed, PullProgress,
+    RegistryAuth, ResolvedImage, Runtime, Signal, Started,
 };
 use crate::logs::writer::Limits;
 use crate::logs::{self, LogQuery, LogStream};
@@ -115,6 +116,8 @@ pub struct Containerd {
     rootfs: RootFs,
     cgroups: Cgroups,
     shims: Shims,
+    /// Bounds the health checks that are being started.
+    probe_starts: Semaphore,
     supervisor: Option<Supervisor>,
 }
 
@@ -155,7 +158,18 @@ impl Containerd {
         let images = Images::open(client.clone(), snapshotter.clone(), insecure, certs, scratch).await?;
         let shims = Shims::open(client.clone(), socket, &config).await?;
         let cgroups = Cgroups::detect();
-        Ok(Self { config, client, version, snapshotter, images, rootfs, cgroups, shims, supervisor: None })
+        Ok(Self {
+            config,
+            client,
+            version,
+            snapshotter,
+            images,
+            rootfs,
+            cgroups,
+            shims,
+            probe_starts: Semaphore::new(probe::STARTS),
+            supervisor: None,
+        })
     }
 
     /// Ends pulls, and containerd if it is ours. Containers run on.
@@ -212,6 +226,15 @@ impl Runtime for Containerd {
 
     async fn stop(&self, id: &str, signal: Option<Signal>, grace: Duration) -> Result<(), Error> {
         self.stop_container(id, signal, grace).await
+    }
+
+    async fn health_check(&self, id: &str) -> Result<Option<HealthCheck>, Error> {
+        let record = self.record(id).await?.ok_or_else(|| Error::NoSuchContainer { id: id.to_owned() })?;
+        Ok(record.health)
+    }
+
+    async fn probe(&self, id: &str, check: &HealthCheck) -> Result<Probed, Error> {
+        self.run_probe(id, check).await
     }
 
     async fn remove(&self, id: &str) -> Result<(), Error> {

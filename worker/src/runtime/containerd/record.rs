@@ -10,7 +10,7 @@ use prost_types::Any;
 use serde::{Deserialize, Serialize};
 
 use crate::logs::timestamp;
-use crate::runtime::Exit;
+use crate::runtime::{Exit, HealthCheck};
 
 const EXTENSION: &str = "swarm.container";
 
@@ -23,6 +23,7 @@ pub(super) struct Record {
     /// A signal's number.
     pub stop_signal: Option<u8>,
     pub tty: bool,
+    pub health: Option<HealthCheck>,
     /// How it ended: kept here because the task, which knows it too, is removed then.
     pub exit: Option<RecordedExit>,
 }

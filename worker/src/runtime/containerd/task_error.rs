@@ -6,11 +6,13 @@ use crate::runtime::Error;
 use crate::runtime::client::{failed, lost};
 
 /// What stands before the reason, the outermost first.
-const PREFIXES: [&str; 8] = [
+const PREFIXES: [&str; 10] = [
     "failed to create shim task: ",
     "failed to start shim: ",
     "OCI runtime create failed: ",
     "OCI runtime start failed: ",
+    "OCI runtime exec failed: ",
+    "exec failed: ",
     "runc create failed: ",
     "runc did not terminate successfully: ",
     "unable to start container process: ",

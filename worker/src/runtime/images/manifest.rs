@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::runtime::{HealthCheck, HealthSettings};
 
 pub(super) const MANIFEST_TYPES: [&str; 4] = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
 pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -75,6 +78,43 @@ pub(crate) struct ImageConfig {
     pub working_dir: Option<String>,
     pub stop_signal: Option<String>,
     pub volumes: Option<BTreeMap<PathBuf, serde_json::Value>>,
+    pub healthcheck: Option<ImageHealth>,
+    /// For health checks that are a line for a shell.
+    pub shell: Option<Vec<String>>,
+}
+
+/// Docker's addition to the configuration. Times are in nanoseconds; what is not above zero is not said.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ImageHealth {
+    test: Option<Vec<String>>,
+    interval: i64,
+    timeout: i64,
+    start_period: i64,
+    start_interval: i64,
+    retries: i64,
+}
+
+impl ImageConfig {
+    /// What comes of a container's own settings and the image's.
+    pub(crate) fn health_check(&self, own: &HealthSettings) -> Option<HealthCheck> {
+        let image = self.healthcheck.clone().unwrap_or_default();
+        own.settle(&image.into(), self.shell.as_deref())
+    }
+}
+
+impl From<ImageHealth> for HealthSettings {
+    fn from(image: ImageHealth) -> Self {
+        let time = |nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+        Self {
+            test: image.test.unwrap_or_default(),
+            interval: time(image.interval),
+            timeout: time(image.timeout),
+            start_period: time(image.start_period),
+            start_interval: time(image.start_interval),
+            retries: u32::try_from(image.retries).unwrap_or(0),
+        }
+    }
 }
 
 impl Document {
@@ -178,6 +218,19 @@ mod tests {
     fn chain_id_of_two_layers() {
         let chain = chain_ids(&["sha256:a".into(), "sha256:b".into()]);
         assert_eq!(chain, ["sha256:a".to_owned(), digest(b"sha256:a sha256:b")]);
+    }
+
+    #[test]
+    fn the_health_check_of_an_image_is_read() {
+        let config = r#"{"Healthcheck": {"Test": ["CMD-SHELL", "x"], "Interval": 2000000000, "Timeout": -1},
+                         "Shell": ["/bin/ash", "-c"]}"#;
+        let config: ImageConfig = serde_json::from_str(config).unwrap();
+        let check = config.health_check(&HealthSettings::default()).unwrap();
+        assert_eq!(check.command, ["/bin/ash", "-c", "x"]);
+        assert_eq!((check.interval, check.timeout), (Duration::from_secs(2), Duration::from_secs(30)));
+        let none = HealthSettings { test: vec!["NONE".into()], ..HealthSettings::default() };
+        assert_eq!(config.health_check(&none), None);
+        assert_eq!(ImageConfig::default().health_check(&HealthSettings::default()), None);
     }
 
     #[test]
