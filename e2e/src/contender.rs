@@ -35,6 +35,21 @@ pub trait Contender {
         self.command(&[&create[..], &["--network", network, "--name", service, &image]].concat()).ok();
     }
 
+    /// The constraint that puts a task on host `number`.
+    fn place(&self, number: usize) -> String;
+
+    /// How a service is reached if the user says nothing, where that works.
+    fn endpoint_mode(&self) -> &'static str;
+
+    /// Starts to create a service on one host, with addresses as its users have them.
+    fn create_at(&self, service: &str, network: &str, number: usize, replicas: usize) {
+        let (count, place, image) = (replicas.to_string(), self.place(number), self.lab().web());
+        let create = ["service", "create", "--detach", "--endpoint-mode", self.endpoint_mode()];
+        let place = ["--constraint", &place, "--replicas", &count];
+        let rest = ["--network", network, "--name", service, &image];
+        self.command(&[&create[..], &place, &rest].concat()).ok();
+    }
+
     fn create_network(&self, name: &str, subnet: &str) {
         self.command(&["network", "create", "--driver", "overlay", "--subnet", subnet, name]).ok();
     }
@@ -109,6 +124,14 @@ impl Contender for Ours<'_> {
         self.command(&["task", "inspect", id])
     }
 
+    fn place(&self, number: usize) -> String {
+        format!("node.hostname=={}", self.0.host(number).name())
+    }
+
+    fn endpoint_mode(&self) -> &'static str {
+        "vip"
+    }
+
     fn containers(&self) -> usize {
         process::in_cgroup(self.0.name()).len()
     }
@@ -136,6 +159,16 @@ impl Contender for Peer<'_> {
 
     fn inspect_task(&self, id: &str) -> Output {
         self.command(&["inspect", "--type", "task", id])
+    }
+
+    /// Its daemons all have the machine's name.
+    fn place(&self, number: usize) -> String {
+        let info = ["info", "--format", "{{.Swarm.NodeID}}"];
+        format!("node.id=={}", self.daemons()[number - 1].docker(&info).ok())
+    }
+
+    fn endpoint_mode(&self) -> &'static str {
+        "dnsrr"
     }
 
     fn containers(&self) -> usize {

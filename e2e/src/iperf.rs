@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::command::inside;
 use crate::wait::wait;
 
-const SECONDS: &str = "5";
+const SECONDS: &str = "4";
 
 /// Gbit/s of one stream from `client` to `address`, which leads to `server`.
 pub fn gigabits(client: &str, server: &str, address: impl Into<IpAddr>) -> f64 {

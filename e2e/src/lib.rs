@@ -22,12 +22,14 @@ pub mod names;
 pub mod peer;
 mod ping;
 mod process;
+pub mod rally;
 pub mod registry;
 mod rows;
 mod swarm;
 mod task;
 mod trace;
 pub mod underlay;
+pub mod visit;
 mod wait;
 mod watch;
 

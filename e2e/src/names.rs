@@ -104,15 +104,23 @@ impl Inside {
     ///
     /// When the namespace cannot be entered.
     pub fn within<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
-        let path = self.netns();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                enter(&path);
-                work()
-            });
-            thread.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
-        })
+        within(&self.netns(), work)
     }
+}
+
+/// Runs `work` on a thread in the network namespace at the path `netns`. Sockets that it opens stay there.
+///
+/// # Panics
+///
+/// When the namespace cannot be entered.
+pub(crate) fn within<T: Send>(netns: &str, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(netns);
+            work()
+        });
+        thread.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
+    })
 }
 
 fn enter(path: &str) {
