@@ -116,7 +116,11 @@ const TABLE: &[Service] = &[
     ("swarm.raft.v1.Liveness", MANAGERS, &["Beat"]),
     ("swarm.raft.v1.Raft", REPLICATION, &["Identify", "Append", "Vote", "InstallSnapshot", "TransferLeader"]),
     ("swarm.raft.v1.Raft", MANAGERS, &["Propose", "ChangeMembership", "Members"]),
-    ("swarm.node.v1.Node", LOCALS, &["Init", "Join", "Leave", "Info", "LoadImage", "ListImages"]),
+    (
+        "swarm.node.v1.Node",
+        LOCALS,
+        &["Init", "Join", "Leave", "Info", "AuditNetwork", "LoadImage", "ListImages"],
+    ),
 ];
 
 /// The rule for a path `/<package>.<service>/<call>`; none: nobody may call it.
