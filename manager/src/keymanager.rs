@@ -4,7 +4,8 @@
 //! the nodes'. A rotation has three phases: nodes receive under the new key as well, then send with it, then forget the
 //! old one. Each phase is an epoch of the replicated keyring, so a new leader goes on where the old one stopped.
 //!
-//! Invariant: an epoch ends only when every node that is up has confirmed it, or after `PATIENCE`.
+//! Invariant: an epoch ends only when every node that is up has confirmed it, or after `PATIENCE` under one leader: without
+//! a leader nodes hear nothing, so that time is not theirs.
 
 mod plan;
 
@@ -22,7 +23,15 @@ pub const LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How long a phase waits for nodes that do not confirm it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-pub struct KeyManager;
+pub struct KeyManager {
+    leading_since: SystemTime,
+}
+
+impl KeyManager {
+    pub fn new(leading_since: SystemTime) -> Self {
+        Self { leading_since }
+    }
+}
 
 impl Plan for KeyManager {
     const NAME: &'static str = "key manager";
@@ -47,9 +56,10 @@ impl Plan for KeyManager {
     }
 
     fn plan(&self, view: &Tables, scope: &Scope<NetworkId>, now: SystemTime) -> Planned<NetworkId, Action> {
+        let time = plan::Time { now, leading_since: self.leading_since };
         match scope {
-            Scope::All => plan::all(view, now),
-            Scope::Keys(networks) => plan::networks(view, networks, now),
+            Scope::All => plan::all(view, time),
+            Scope::Keys(networks) => plan::networks(view, networks, time),
         }
     }
 

@@ -44,7 +44,10 @@ pub fn loops() -> Vec<Loop> {
     vec![
         Loop::new("orchestrator", |lead| reconcile::run(lead, Orchestrator)),
         Loop::new("allocator", |lead| reconcile::run(lead, Allocator)),
-        Loop::new("key manager", |lead| reconcile::run(lead, KeyManager)),
+        Loop::new("key manager", |lead| {
+            let keys = KeyManager::new((lead.clock)());
+            reconcile::run(lead, keys)
+        }),
         Loop::new("scheduler", |lead| reconcile::run(lead, Scheduler)),
         Loop::new("reaper", |lead| reconcile::run(lead, Reaper)),
     ]

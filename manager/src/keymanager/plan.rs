@@ -39,14 +39,20 @@ pub enum Action {
 
 type Plan = Planned<NetworkId, Action>;
 
-pub(super) fn all(view: &Tables, now: SystemTime) -> Plan {
+#[derive(Clone, Copy)]
+pub(super) struct Time {
+    pub now: SystemTime,
+    pub leading_since: SystemTime,
+}
+
+pub(super) fn all(view: &Tables, time: Time) -> Plan {
     let encrypted =
         view.networks().filter(|network| network.is_encrypted()).map(|network| network.id.clone());
     let kept = view.keyrings().map(|keyring| NetworkId::of(&keyring.id));
-    networks(view, &encrypted.chain(kept).collect(), now)
+    networks(view, &encrypted.chain(kept).collect(), time)
 }
 
-pub(super) fn networks(view: &Tables, networks: &BTreeSet<NetworkId>, now: SystemTime) -> Plan {
+pub(super) fn networks(view: &Tables, networks: &BTreeSet<NetworkId>, time: Time) -> Plan {
     let mut plan = Plan::default();
     for network in networks {
         let wanted = view.network(network).is_some_and(|network| network.is_encrypted());
@@ -54,22 +60,25 @@ pub(super) fn networks(view: &Tables, networks: &BTreeSet<NetworkId>, now: Syste
             None if wanted => plan.actions.push(Action::Create(network.clone())),
             None => {}
             Some(_) if !wanted => plan.actions.push(Action::Remove(network.clone())),
-            Some(keyring) => keep(view, network, keyring, now, &mut plan),
+            Some(keyring) => keep(view, network, keyring, time, &mut plan),
         }
     }
     plan
 }
 
-fn keep(view: &Tables, network: &NetworkId, keyring: &Keyring, now: SystemTime, plan: &mut Plan) {
+fn keep(view: &Tables, network: &NetworkId, keyring: &Keyring, time: Time, plan: &mut Plan) {
     let members = directory::members(view, network);
     let gone: Vec<NodeId> = keyring.members.keys().filter(|node| !members.contains(*node)).cloned().collect();
     if !gone.is_empty() {
         plan.actions.push(Action::Forget { network: network.clone(), nodes: gone });
     }
     let (network, epoch) = (network.clone(), keyring.epoch);
-    let due = keyring.since + if keyring.is_rotating() { PATIENCE } else { LIFE };
-    let over =
-        now >= due || if keyring.is_rotating() { confirmed(view, keyring, &members) } else { asked(keyring) };
+    let due = match keyring.is_rotating() {
+        true => keyring.since.max(time.leading_since) + PATIENCE,
+        false => keyring.since + LIFE,
+    };
+    let over = time.now >= due
+        || if keyring.is_rotating() { confirmed(view, keyring, &members) } else { asked(keyring) };
     if !over {
         plan.wakes.push((due, network));
         return;
@@ -127,9 +136,10 @@ mod tests {
     /// Plans and commits once, `s` seconds after the start. What was done.
     async fn pass(store: &Store, s: u64) -> Vec<Action> {
         let now = START + Duration::from_secs(s);
-        let plan = KeyManager.plan(&store.view(), &Scope::All, now);
+        let manager = KeyManager::new(START);
+        let plan = manager.plan(&store.view(), &Scope::All, now);
         let written = store.update(|tx| {
-            plan.actions.iter().for_each(|action| KeyManager.commit(action, now, tx));
+            plan.actions.iter().for_each(|action| manager.commit(action, now, tx));
             Ok::<_, ()>(())
         });
         written.await.unwrap();
@@ -207,7 +217,7 @@ mod tests {
         pass(&store, 0).await;
         let patience = PATIENCE.as_secs();
         assert_eq!(pass(&store, patience - 1).await, []);
-        let plan = KeyManager.plan(&store.view(), &Scope::All, START);
+        let plan = KeyManager::new(START).plan(&store.view(), &Scope::All, START);
         assert_eq!(plan.wakes, [(START + PATIENCE, network_id(1))]);
         pass(&store, patience).await;
         assert_eq!(state(&store), (vec![1, 2], 2));
@@ -217,6 +227,19 @@ mod tests {
         confirm(&store, 1).await;
         pass(&store, patience + 1).await;
         assert_eq!(state(&store), (vec![2], 2), "a node that is down is not waited for");
+    }
+
+    #[tokio::test]
+    async fn a_new_leader_waits_anew_for_those_who_heard_nothing_meanwhile() {
+        let store = two_members().await;
+        pass(&store, 0).await;
+        ask(&store).await;
+        pass(&store, 0).await;
+        let elected = START + PATIENCE * 2;
+        let planned = |now| KeyManager::new(elected).plan(&store.view(), &Scope::All, now);
+        assert_eq!(planned(elected).actions, []);
+        assert_eq!(planned(elected).wakes, [(elected + PATIENCE, network_id(1))]);
+        assert_ne!(planned(elected + PATIENCE).actions, []);
     }
 
     #[tokio::test]
