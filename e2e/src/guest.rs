@@ -24,7 +24,7 @@ pub fn run_self(arguments: &[&str]) -> bool {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/guest/run");
     let own = std::env::current_exe().unwrap_or_else(|error| panic!("no path of this program: {error}"));
     let status = Command::new(&script)
-        .args(["-m", "4G", "-t", "560", "--"])
+        .args(["-m", "4G", "-t", "860", "--"])
         .arg(own)
         .args(arguments)
         .status()
