@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::network::Outcome;
 
-    /// A kernel that is not asked for anything else than it knows nothing of.
+    /// A kernel that knows the device below the overlays, and nothing else.
     struct Flat;
 
     #[async_trait::async_trait]
