@@ -159,7 +159,6 @@ fn commit(socket: &mut NfSocket, generation: u32, operations: &[Operation]) -> R
     if operations.is_empty() {
         return Ok(generation);
     }
-    failpoint::reached("steer packets");
     let messages: Vec<_> = operations.iter().flat_map(Operation::messages).collect();
     socket.transact(Some(generation), &messages)?;
     // Zero is never used.

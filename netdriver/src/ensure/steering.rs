@@ -66,6 +66,8 @@ impl Netdriver {
         let Some(namespace) = path.map(|path| netns::open(&path)).transpose()?.flatten() else {
             return Ok(Settled::default());
         };
+        // Here, and not where it is done: the check of the machine does it, too.
+        failpoint::reached(format_args!("sandbox {key}: steer packets"));
         let mut before = known.take();
         let work = move || (settle(&wanted, &mut before), before);
         let (settled, after) = netns::within(Some(&namespace), work).await?;
