@@ -5,7 +5,7 @@ use std::path::Path;
 
 use protox::prost_reflect::{DescriptorPool, FieldDescriptor};
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "types.proto",
     "specs.proto",
     "objects.proto",
@@ -16,6 +16,7 @@ const FILES: [&str; 13] = [
     "raft.proto",
     "swarm/health.proto",
     "swarm/network.proto",
+    "swarm/diagnosis.proto",
     "swarm/store.proto",
     "swarm/raft.proto",
     "swarm/node.proto",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, bail};
 use hyper_util::rt::TokioIo;
 use proto::local::node_client::NodeClient;
+use proto::network::diagnosis_client::DiagnosisClient;
 use proto::network::keys_client::KeysClient;
 use proto::wire::control_client::ControlClient;
 use proto::wire::logs_client::LogsClient;
@@ -54,6 +55,10 @@ impl Client {
 
     pub fn keys(&self) -> KeysClient<Channel> {
         KeysClient::new(self.channel.clone())
+    }
+
+    pub fn diagnosis(&self) -> DiagnosisClient<Channel> {
+        DiagnosisClient::new(self.channel.clone())
     }
 
     pub fn logs(&self) -> LogsClient<Channel> {

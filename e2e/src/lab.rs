@@ -109,6 +109,11 @@ impl Lab {
         self.site.bridge()
     }
 
+    /// Runs a shell script in the network between the hosts, where `h<n>` is the port of a host.
+    pub fn between(&self, script: &str) -> crate::Output {
+        run_inside(&self.site.bridge(), "sh", &["-ec", script])
+    }
+
     pub fn name(&self) -> &str {
         &self.site.name
     }

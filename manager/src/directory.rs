@@ -39,7 +39,7 @@ use crate::dispatcher::Sessions;
 use crate::fanout::{Hub, Pace, Subscription};
 use crate::peers::{self, Peers};
 use confirmations::{Confirmations, Confirmed};
-pub use entry::is_placed;
+pub use entry::{is_placed, is_ready, mac};
 pub use need::members;
 pub use stream::Known;
 pub use tell::{Ear, Teller};

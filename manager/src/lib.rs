@@ -10,6 +10,7 @@ pub mod allocator;
 pub mod api;
 mod ca;
 pub mod cluster;
+mod diagnosis;
 mod directory;
 mod dispatcher;
 mod error;
@@ -33,8 +34,10 @@ use std::sync::Arc;
 
 use proto::model::{ClusterId, NodeId};
 use proto::network::confirmations_server::ConfirmationsServer;
+use proto::network::diagnosis_server::DiagnosisServer;
 use proto::network::directory_server::DirectoryServer;
 use proto::network::keys_server::KeysServer;
+use proto::network::questions_server::QuestionsServer;
 use proto::raft::liveness_server::LivenessServer;
 use proto::wire::ca_server::CaServer;
 use proto::wire::control_server::ControlServer;
@@ -53,6 +56,7 @@ pub use peers::Connect;
 
 use api::Control;
 use ca::Ca;
+use diagnosis::Diagnosis;
 use directory::Directory;
 use dispatcher::{Dispatcher, Sessions};
 use leader::Loop;
@@ -95,6 +99,8 @@ struct Services {
     dispatcher: DispatcherServer<Dispatcher>,
     directory: DirectoryServer<Directory>,
     confirmations: ConfirmationsServer<directory::Ear>,
+    diagnosis: DiagnosisServer<Diagnosis>,
+    questions: QuestionsServer<Diagnosis>,
     ca: CaServer<Ca>,
     node_ca: NodeCaServer<Ca>,
     membership: RaftMembershipServer<Membership>,
@@ -111,6 +117,7 @@ impl Manager {
         let liveness = Arc::new(Liveness::default());
         let (dispatcher, driver) =
             Dispatcher::new(store.clone(), Arc::clone(&sessions), Arc::clone(&liveness));
+        let diagnosis = Diagnosis::new(node.clone(), store.clone(), Arc::clone(&sessions), peers.clone());
         let (directory, followed) = Directory::new(store.clone(), sessions, node.clone(), peers.clone());
         let logs = Logs::new(node, store.clone(), peers.clone(), stop.clone());
         let ca = Ca::new(store.clone(), clock.clone());
@@ -123,6 +130,8 @@ impl Manager {
             dispatcher: DispatcherServer::new(dispatcher).max_decoding_message_size(LARGEST_REQUEST),
             directory: DirectoryServer::new(directory),
             confirmations: ConfirmationsServer::new(followed.ear),
+            diagnosis: DiagnosisServer::new(diagnosis.clone()),
+            questions: QuestionsServer::new(diagnosis),
             ca: CaServer::new(ca.clone()).max_decoding_message_size(LARGEST_OF_STRANGERS),
             node_ca: NodeCaServer::new(ca).max_decoding_message_size(LARGEST_OF_STRANGERS),
             membership: RaftMembershipServer::new(Membership::new(store.clone())),
@@ -152,6 +161,8 @@ impl Manager {
             .add_service(services.dispatcher.clone())
             .add_service(services.directory.clone())
             .add_service(services.confirmations.clone())
+            .add_service(services.diagnosis.clone())
+            .add_service(services.questions.clone())
             .add_service(services.ca.clone())
             .add_service(services.node_ca.clone())
             .add_service(services.membership.clone())
@@ -165,6 +176,7 @@ impl Manager {
         let services = &self.services;
         let routes = Routes::new(services.control.clone())
             .add_service(services.keys.clone())
+            .add_service(services.diagnosis.clone())
             .add_service(services.logs.clone());
         self.guarded(routes)
     }

@@ -55,7 +55,7 @@ impl Netdriver {
         self.within(key, make).await
     }
 
-    async fn within<T: Send + 'static>(
+    pub(crate) async fn within<T: Send + 'static>(
         &self,
         key: &SandboxKey,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::RouteMessageBuilder;
@@ -22,6 +22,52 @@ pub struct Route {
 /// Of both families.
 pub fn dump() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetRoute(RouteMessage::default())
+}
+
+/// Asks for the way to one address.
+pub fn get(to: IpAddr) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.destination_prefix_length = if to.is_ipv4() { 32 } else { 128 };
+    message.attributes.push(RouteAttribute::Destination(to.into()));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// The way to one address, as the kernel answers it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Way {
+    pub index: Option<u32>,
+    pub via: Option<IpAddr>,
+    /// The address that packets are sent from.
+    pub source: Option<IpAddr>,
+    /// Of the route, where it is less than the device's.
+    pub mtu: Option<u32>,
+    /// The address is the host's own.
+    pub local: bool,
+}
+
+/// None for a destination that the kernel refuses to reach.
+pub fn parse_way(message: &RouteMessage) -> Option<Way> {
+    let local = message.header.kind == RouteType::Local;
+    if !local && message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let mut way = Way { local, ..Way::default() };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => way.index = Some(*index),
+            RouteAttribute::Gateway(address) => way.via = ip(address),
+            RouteAttribute::PrefSource(address) => way.source = ip(address),
+            RouteAttribute::Metrics(metrics) => {
+                way.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(way)
 }
 
 pub fn add_default(index: u32, via: Ipv4Addr) -> RouteNetlinkMessage {

@@ -49,6 +49,31 @@ pub struct Steering {
     pub services: Arc<Services>,
 }
 
+/// What a namespace has for one virtual address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// There is no table.
+    Absent,
+    /// Not, or not in all its parts, of our making.
+    Strange,
+    /// The address is not in it.
+    Without,
+    Backends(BTreeSet<IpAddr>),
+}
+
+/// Looks at the namespace of the calling thread and changes nothing.
+pub fn look(virtual_ip: IpAddr) -> Result<Seen, Refusal> {
+    let mut socket = NfSocket::open()?;
+    Ok(match read::table(&mut socket)? {
+        Found::Nothing => Seen::Absent,
+        Found::Strange => Seen::Strange,
+        Found::Table(table) => match table.services.get(&virtual_ip) {
+            Some(service) => Seen::Backends(service.backends.clone()),
+            None => Seen::Without,
+        },
+    })
+}
+
 /// A table that is in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Table {

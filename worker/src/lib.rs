@@ -6,6 +6,7 @@
 pub mod agent;
 mod backoff;
 pub mod description;
+mod diagnosis;
 mod dns;
 mod logpublish;
 pub mod logs;

@@ -6,6 +6,7 @@ mod inspect;
 mod ls;
 mod rm;
 mod rotate_key;
+mod trace;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -28,6 +29,8 @@ pub enum Command {
     RotateKey(rotate_key::RotateKey),
     /// Compare this node's kernel with what its networks should be, and mend it
     Audit(audit::Audit),
+    /// Follow a packet from a task to another end, and name the first step that is wrong
+    Trace(trace::Trace),
 }
 
 impl Command {
@@ -39,6 +42,7 @@ impl Command {
             Self::Rm(command) => command.run(client).await,
             Self::RotateKey(command) => command.run(client).await,
             Self::Audit(command) => command.run(client).await,
+            Self::Trace(command) => command.run(client).await,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Networks.
 
+mod verbose;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -17,7 +19,17 @@ pub struct Swarm<'a> {
     pub nodes: &'a [Node],
 }
 
-pub fn inspect(network: &Network, swarm: &Swarm<'_>) -> Value {
+/// `verbose` adds `Services`, as Docker has it, and tells more of the `Peers`.
+pub fn inspect(network: &Network, swarm: &Swarm<'_>, verbose: bool) -> Value {
+    let mut object = plain(network, swarm);
+    if verbose {
+        object["Services"] = verbose::services(network, swarm).into();
+        object["Peers"] = verbose::peers(network, swarm).into();
+    }
+    object
+}
+
+fn plain(network: &Network, swarm: &Swarm<'_>) -> Value {
     let attached: Vec<(&Task, &[IpNet])> =
         swarm.tasks.iter().filter_map(|task| attachment(network, task)).collect();
     json!({

@@ -123,7 +123,7 @@ fn attachment<'a>(task: &'a Task, network: &NetworkId) -> Option<&'a Attachment>
 
 /// `02:42:` (locally administered, Docker's) and the four octets of the IPv4 address, or the last four of the IPv6
 /// address. The node gives its task's interface the same one by the same rule (`netdriver`).
-fn mac(attachment: &Attachment) -> Option<[u8; 6]> {
+pub fn mac(attachment: &Attachment) -> Option<[u8; 6]> {
     let addresses = || attachment.addresses.iter().map(|address| address.addr());
     let [a, b, c, d] = match addresses().find(IpAddr::is_ipv4).or_else(|| addresses().next())? {
         IpAddr::V4(v4) => v4.octets(),

@@ -25,6 +25,7 @@ fn all_calls() -> BTreeSet<String> {
         "logbroker.proto",
         "raft.proto",
         "swarm/network.proto",
+        "swarm/diagnosis.proto",
         "swarm/raft.proto",
         "swarm/node.proto",
     ];
@@ -56,7 +57,15 @@ fn nobody_without_a_certificate_calls_anything_but_the_ca() {
 
 #[test]
 fn workers_call_what_a_node_needs_and_no_more() {
-    let allowed = [".Dispatcher/", ".LogBroker/", ".Directory/", ".CA/", ".NodeCA/"];
+    let allowed = [
+        ".Dispatcher/",
+        ".LogBroker/",
+        ".Directory/",
+        ".CA/",
+        ".NodeCA/",
+        ".Questions/Watch",
+        ".Questions/Answer",
+    ];
     for path in paths() {
         let open = rule(&path).unwrap().callers.contains(Callers::of(Role::Worker));
         assert_eq!(open, allowed.iter().any(|service| path.contains(service)), "{path}");

@@ -4,6 +4,7 @@
 
 mod access;
 mod control;
+mod diagnosis;
 mod directory;
 #[path = "../../src/fixtures.rs"]
 mod fixtures;

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use dial::Dial;
-pub(crate) use session::Error as SessionError;
+pub(crate) use session::{Error as SessionError, next};
 pub use view::SessionView;
 pub use whereabouts::Whereabouts;
 

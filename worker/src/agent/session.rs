@@ -20,6 +20,7 @@ use tonic::{Code, Status, Streaming};
 use super::assignments::{self, Sequence};
 use super::{Parts, drains, reporter};
 use crate::description::with_routes;
+use crate::diagnosis;
 use crate::network::{DirectoryError, Underlay};
 
 /// From dialing to the first message of the session.
@@ -125,9 +126,10 @@ impl<'a> Session<'a> {
         let confirmations = drains::confirm(parts.networks.confirmed(), channel.clone(), &id);
         let drains = parts.drains.serve(channel.clone(), &id);
         let keys = report_keys(parts, channel.clone(), &id);
+        let questions = diagnosis::serve(&parts.networks, channel.clone(), &id);
         let logs = parts.logs.serve(channel);
         let stay = parts.finder.stay(&addr, local);
-        let network = async { tokio::try_join!(directory, confirmations, drains, keys, stay) };
+        let network = async { tokio::try_join!(directory, confirmations, drains, keys, stay, questions) };
         tokio::try_join!(messages, heartbeats, assignments, reports, network, logs).map(|(never, ..)| never)
     }
 }
@@ -149,7 +151,7 @@ pub(super) fn node(message: &SessionMessage) -> Result<Node, Error> {
     Ok(node.try_into()?)
 }
 
-async fn next<T>(call: &'static str, stream: &mut Streaming<T>) -> Result<T, Error> {
+pub(crate) async fn next<T>(call: &'static str, stream: &mut Streaming<T>) -> Result<T, Error> {
     let message = stream.message().await.map_err(|status| Error::call(call, status))?;
     message.ok_or(Error::Ended(call))
 }

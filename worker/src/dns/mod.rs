@@ -89,6 +89,22 @@ impl Resolver {
         });
     }
 
+    /// Whether one of the task's networks knows the name; none while a manager has not told them all.
+    pub fn knows(&self, task: &TaskId, wish: &Wish, name: &str) -> Option<bool> {
+        let zones = self.shared.books.zones(wish.places.iter().map(|place| place.network.as_ref()))?;
+        let view = names::View { own: task, zones };
+        Some(view.addresses(&name.to_ascii_lowercase()).is_some())
+    }
+
+    /// Who is asked for the names that no network of the task knows.
+    pub fn forwards_to(&self, wish: &Wish) -> Vec<std::net::SocketAddr> {
+        match Upstream::of(wish) {
+            Upstream::Nobody => vec![],
+            Upstream::Node => self.shared.servers.get().to_vec(),
+            Upstream::Task(servers) => servers,
+        }
+    }
+
     /// Returns when the task's sockets are closed.
     pub async fn withdraw(&self, task: &TaskId) {
         let serving = self.serving().remove(task);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use netdriver::{Incarnation, NetworkKey, Subject};
+use netdriver::{Incarnation, NetworkKey, Services, Subject};
 use proto::model::{NetworkId, NodeId, TaskId};
 use proto::network::NetworkUpdate;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -42,9 +42,28 @@ pub(super) enum Request {
     Detach(TaskId, Wish, Reply),
     Begin(Underlay),
     Update(Vec<NetworkUpdate>, oneshot::Sender<Result<(), DirectoryError>>),
+    /// What is known of a task, and of the network if it is on it; none if there is no such task.
+    Know(TaskId, Option<NetworkId>, oneshot::Sender<Option<Known>>),
     Settle,
     Audit(AuditReply),
     Clear(Reply),
+}
+
+/// What the node goes by for one task.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub wish: Wish,
+    pub underlay: Option<Underlay>,
+    /// Of the network that was asked about.
+    pub told: Option<Told>,
+}
+
+/// What the managers told of a network.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub index: u64,
+    pub book: Book,
+    pub services: Arc<Services>,
 }
 
 pub(super) struct Actor {
@@ -168,6 +187,10 @@ impl Actor {
                 let _ = reply.send(taken);
                 self.answer();
             }
+            Request::Know(task, network, reply) => {
+                // Whoever asked may have given up.
+                let _ = reply.send(self.known(&task, network.as_ref()));
+            }
             Request::Settle => {
                 self.settled = true;
                 self.dirty.all = true;
@@ -179,6 +202,15 @@ impl Actor {
                 self.clearing = Some(reply);
             }
         }
+    }
+
+    fn known(&self, task: &TaskId, network: Option<&NetworkId>) -> Option<Known> {
+        let (wish, directory) = (self.state.wish(task)?.clone(), &self.state.directory);
+        let told = network.and_then(|id| {
+            let (index, book) = (directory.index(id)?, directory.book(id)?.clone());
+            Some(Told { index, book, services: directory.services(id) })
+        });
+        Some(Known { wish, underlay: self.state.underlay, told })
     }
 
     fn attach(&mut self, task: TaskId, wish: Wish, reply: Reply) {

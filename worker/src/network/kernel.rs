@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use netdriver::{
-    Action, Corrupted, Desired, Netdriver, NetworkKey, ResolverSockets, SandboxKey, Scope, Subject,
+    Action, Corrupted, Desired, Ears, Netdriver, NetworkKey, Probe, Probed, ResolverSockets, SandboxKey,
+    Scope, Sight, Subject, Trail, View,
 };
 use tokio::net::{TcpSocket, UdpSocket};
 
@@ -53,7 +54,21 @@ pub trait Kernel: Send + Sync + 'static {
     fn lacks_for_encryption(&self) -> String {
         String::new()
     }
+
+    async fn look(&self, _: &View) -> Result<Sight, String> {
+        Err(NO_DIAGNOSIS.to_owned())
+    }
+
+    async fn listen(&self, _: &Trail) -> Result<Ears, String> {
+        Err(NO_DIAGNOSIS.to_owned())
+    }
+
+    async fn probe(&self, _: &Probe) -> Result<Probed, String> {
+        Err(NO_DIAGNOSIS.to_owned())
+    }
 }
+
+const NO_DIAGNOSIS: &str = "this node's networking cannot be looked at";
 
 #[async_trait]
 impl Kernel for Netdriver {
@@ -105,6 +120,18 @@ impl Kernel for Netdriver {
 
     fn lacks_for_encryption(&self) -> String {
         Self::lacks_for_encryption(self).to_string()
+    }
+
+    async fn look(&self, view: &View) -> Result<Sight, String> {
+        Self::look(self, view).await.map_err(|error| one_line(&error))
+    }
+
+    async fn listen(&self, trail: &Trail) -> Result<Ears, String> {
+        Self::listen(self, trail).await.map_err(|error| one_line(&error))
+    }
+
+    async fn probe(&self, probe: &Probe) -> Result<Probed, String> {
+        Ok(Self::probe(self, probe).await)
     }
 }
 

@@ -29,6 +29,7 @@ use proto::network::NetworkUpdate;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use actor::{Known, Told};
 pub use book::{Bearer, Book, Endpoint, VirtualIp};
 pub use confirm::Confirmed;
 pub use directory::Error as DirectoryError;
@@ -36,8 +37,8 @@ pub use encryption::KeysReport;
 pub use kernel::{Kernel, Outcome};
 pub use state::Underlay;
 pub use underlay::{local_towards, mtu_problem, path_mtu};
-pub(crate) use wish::sandbox_key;
 pub use wish::{OverlayNetwork, Place, Wish};
+pub(crate) use wish::{network_key, sandbox_key};
 
 use actor::{Actor, Request};
 
@@ -154,6 +155,19 @@ impl Networks {
     /// Which updates the kernel works by, of those that a manager has asked about.
     pub fn confirmed(&self) -> watch::Receiver<Confirmed> {
         self.confirmed.clone()
+    }
+
+    /// What this node goes by for a task of its own, and on one of its networks; none if it has no such task.
+    pub(crate) async fn known(&self, task: &TaskId, network: Option<&NetworkId>) -> Option<Known> {
+        self.ask(|reply| Request::Know(task.clone(), network.cloned(), reply)).await.ok().flatten()
+    }
+
+    pub(crate) fn kernel(&self) -> &Arc<dyn Kernel> {
+        &self.kernel
+    }
+
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
     /// All tasks of this node are known: what nobody wants is removed, and the node is looked at periodically.

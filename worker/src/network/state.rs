@@ -73,6 +73,10 @@ impl State {
         self.wishes.keys()
     }
 
+    pub fn wish(&self, task: &TaskId) -> Option<&Wish> {
+        self.wishes.get(task)
+    }
+
     pub fn is_used(&self, network: &NetworkId) -> bool {
         self.used(network).is_some()
     }

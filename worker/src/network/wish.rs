@@ -96,7 +96,7 @@ impl OverlayNetwork {
     }
 }
 
-pub(super) fn network_key(id: &NetworkId) -> NetworkKey {
+pub(crate) fn network_key(id: &NetworkId) -> NetworkKey {
     NetworkKey::new(id.as_str())
 }
 

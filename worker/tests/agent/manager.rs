@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use futures_util::{Stream, StreamExt};
 use proto::network::directory_server::{Directory, DirectoryServer};
 use proto::network::network_update::Kind;
+use proto::network::questions_server::{Questions, QuestionsServer};
 use proto::network::{
-    ConfirmRequest, ConfirmResponse, Confirmed, DrainRequest, DrainResponse, Encryption, Endpoint,
-    KeysReport, Member, NetworkDirectory, NetworkUpdate, ReportKeysRequest, ReportKeysResponse, WatchRequest,
-    WatchResponse,
+    AnswerRequest, AnswerResponse, ConfirmRequest, ConfirmResponse, Confirmed, DrainRequest, DrainResponse,
+    Encryption, Endpoint, KeysReport, Member, NetworkDirectory, NetworkUpdate, Question, QuestionsRequest,
+    RelayRequest, RelayResponse, ReportKeysRequest, ReportKeysResponse, WatchRequest, WatchResponse,
 };
 use proto::wire;
 use proto::wire::assignments_message::Type;
@@ -68,6 +69,8 @@ pub struct Told {
     pub calls: watch::Sender<usize>,
     pub reports: watch::Sender<BTreeMap<String, Vec<wire::TaskStatus>>>,
     pub published: watch::Sender<Vec<wire::PublishLogsMessage>>,
+    pub question: watch::Sender<Option<Question>>,
+    pub answers: watch::Sender<Vec<AnswerRequest>>,
 }
 
 impl Manager {
@@ -95,10 +98,13 @@ impl Manager {
             calls: watch::channel(0).0,
             reports: watch::channel(BTreeMap::new()).0,
             published: watch::channel(Vec::new()).0,
+            question: watch::channel(None).0,
+            answers: watch::channel(Vec::new()).0,
         });
         let router = tonic::transport::Server::builder()
             .add_service(DispatcherServer::from_arc(told.clone()))
             .add_service(DirectoryServer::from_arc(told.clone()))
+            .add_service(QuestionsServer::from_arc(told.clone()))
             .add_service(LogBrokerServer::from_arc(told.clone()));
         // Of its own, so that its connections end with it.
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -366,5 +372,25 @@ impl LogBroker for Told {
             self.published.send_modify(|published| published.push(message));
         }
         Ok(Response::new(wire::PublishLogsResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl Questions for Told {
+    type WatchStream = Sending<Question>;
+
+    async fn watch(&self, request: Request<QuestionsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        assert_eq!(request.into_inner().session_id, format!("session-{}", self.name));
+        let questions = WatchStream::new(self.question.subscribe());
+        Ok(Response::new(questions.filter_map(|question| async { question.map(Ok) }).boxed()))
+    }
+
+    async fn answer(&self, request: Request<AnswerRequest>) -> Result<Response<AnswerResponse>, Status> {
+        self.answers.send_modify(|answers| answers.push(request.into_inner()));
+        Ok(Response::new(AnswerResponse {}))
+    }
+
+    async fn relay(&self, _: Request<RelayRequest>) -> Result<Response<RelayResponse>, Status> {
+        Err(Status::unimplemented("managers ask that of each other"))
     }
 }

@@ -14,6 +14,9 @@ use crate::resolve::{self, Named as _};
 pub struct Inspect {
     #[command(flatten)]
     format: InspectFormat,
+    /// Show services with their tasks, and where the tunnels of each node end
+    #[arg(short, long)]
+    verbose: bool,
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }
@@ -26,7 +29,7 @@ impl Inspect {
         let services: Vec<Service> = Service::list(client, vec![], vec![]).await?;
         let swarm = docker::network::Swarm { tasks: &tasks, services: &services, nodes: &nodes };
         let objects: Vec<_> =
-            networks.iter().map(|network| docker::network::inspect(network, &swarm)).collect();
+            networks.iter().map(|network| docker::network::inspect(network, &swarm, self.verbose)).collect();
         self.format.print(&objects)
     }
 }
