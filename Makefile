@@ -73,6 +73,7 @@ bench: ## Measure against Docker's swarm mode and a VXLAN made by hand (release 
 	@scripts/setup --bench
 	cargo build --locked --release --workspace --bins
 	cargo bench --locked -p e2e
+	cargo bench --locked -p node
 
 .PHONY: release
 release: setup ## Build the programs for use

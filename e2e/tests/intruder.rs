@@ -126,7 +126,7 @@ fn a_workers_certificate_opens_what_is_its_own() {
 
         let other = self::channel(&others, h1);
         let watch = DirectoryClient::new(other.clone())
-            .watch(WatchRequest { session_id: id.clone(), index: 0 })
+            .watch(WatchRequest { session_id: id.clone(), index: 0, known: vec![] })
             .await;
         refused("another's session at the directory", watch, Code::NotFound);
         let assignments = AssignmentsRequest { session_id: id.clone() };
@@ -163,7 +163,7 @@ fn a_worker_is_told_of_the_networks_of_its_own_tasks_alone() {
     let (updates, assigned) = inside(h2, async {
         let channel = channel(&mine, h1);
         let (_session, id) = open_session(&channel).await;
-        let watch = WatchRequest { session_id: id.clone(), index: 0 };
+        let watch = WatchRequest { session_id: id.clone(), index: 0, known: vec![] };
         let mut directory = DirectoryClient::new(channel.clone()).watch(watch).await.unwrap().into_inner();
         let assignments = AssignmentsRequest { session_id: id };
         let assignments = DispatcherClient::new(channel).assignments(assignments).await;

@@ -52,6 +52,41 @@ fn sigkill_of_a_workers_swarmd_disturbs_neither_tasks_nor_traffic() {
     assert!(before.iter().all(|(task, pid)| pids(&lab, &more).get(task) == Some(pid)), "a task was touched");
 }
 
+/// A worker that starts again while no manager can be reached serves names from what it kept.
+#[test]
+fn names_and_service_addresses_work_without_any_manager_after_a_sigkill() {
+    let lab = Lab::swarm("names without any manager", 1, 1);
+    let tasks = web(&lab, 2);
+    let (far, near) = (on(&tasks, "h1"), lab.enter(on(&tasks, "h2")));
+    let both = |answer: &e2e::Answer| answer.records.len() == 2;
+    let members = near.wait_lookup("both replicas", e2e::PATIENCE, "tasks.web", both);
+    let address = near.lookup("web");
+    // The other's id is nowhere in it but in the directory.
+    let database = lab.host(2).data_root().join("worker/tasks.db");
+    wait("the directory to be kept", e2e::PATIENCE, || {
+        let bytes = std::fs::read(&database).map_err(|error| error.to_string())?;
+        let id = far.id.as_bytes();
+        if bytes.windows(id.len()).any(|window| window == id) { Ok(()) } else { Err("it is not".to_owned()) }
+    });
+
+    lab.host(1).kill();
+    lab.host(2).kill();
+    lab.host(2).start();
+    let answers = |answer: &e2e::Answer| *answer == members;
+    near.wait_lookup("names as they were known", e2e::PATIENCE, "tasks.web", answers);
+    assert_eq!(near.lookup("web"), address);
+    let vip: std::net::IpAddr = address.records[0].parse().unwrap();
+    let reached = near.within(|| std::net::TcpStream::connect_timeout(&(vip, 80).into(), e2e::PATIENCE));
+    reached.expect("the service's address leads to a task");
+
+    // With the manager everything goes on.
+    lab.host(1).start();
+    lab.host(1).wait_nodes(2);
+    lab.host(1).ctl(&["service", "scale", "web=3"]).ok();
+    lab.host(1).wait_running("web", 3);
+    near.wait_lookup("the third replica", e2e::PATIENCE, "tasks.web", |answer| answer.records.len() == 3);
+}
+
 #[test]
 fn sigterm_leaves_tasks_running_and_the_next_start_adopts_them() {
     let lab = Lab::swarm("sigterm leaves tasks running", 1, 1);

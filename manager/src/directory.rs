@@ -5,12 +5,15 @@
 //! more. What a node does with the entries is the worker's.
 //!
 //! A node that comes from another manager says up to which index it was told things; a manager that lags behind that
-//! catches up before it tells anything, so that nothing goes back on the node.
+//! catches up before it tells anything, so that nothing goes back on the node. It also says which moment its knowledge of
+//! each network is of: it is told what has changed since, if the manager's `journal` goes back so far, and everything
+//! otherwise.
 //!
 //! Invariant: applying a stream's updates in order gives, at each index, what `entry::complete` gives for that index.
 
 mod confirmations;
 mod entry;
+mod journal;
 mod need;
 mod report;
 mod stream;
@@ -19,16 +22,17 @@ mod tell;
 mod tests;
 mod touched;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
-use proto::model::NodeId;
+use proto::model::{NetworkId, NodeId};
 use proto::network::directory_server;
 use proto::network::{
-    ConfirmRequest, ConfirmResponse, DrainRequest, DrainResponse, ReportKeysRequest, ReportKeysResponse,
-    WatchRequest, WatchResponse,
+    ConfirmRequest, ConfirmResponse, DrainRequest, DrainResponse, Moment, ReportKeysRequest,
+    ReportKeysResponse, WatchRequest, WatchResponse,
 };
 use raft_store::Store;
 use tokio::sync::mpsc;
@@ -39,7 +43,7 @@ use crate::dispatcher::Sessions;
 use crate::fanout::{Hub, Pace, Subscription};
 use crate::peers::{self, Peers};
 use confirmations::{Confirmations, Confirmed};
-pub use entry::{is_placed, is_ready, mac};
+pub use entry::{is_ready, mac};
 pub use need::members;
 pub use stream::Known;
 pub use tell::{Ear, Teller};
@@ -47,8 +51,8 @@ pub use tell::{Ear, Teller};
 /// Changes that follow each other within this time are sent together.
 const WINDOW: Duration = Duration::from_millis(25);
 
-/// Networks that a node can confirm in one call.
-const MOST_CONFIRMED: usize = 10_000;
+/// Networks that a node can name in one call.
+const MOST_NAMED: usize = 10_000;
 /// How long a manager may take to catch up with what a node knows. One that hears its leader lags by much less, unless the
 /// swarm is one that was restored from a backup and knows less than its nodes.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -92,8 +96,15 @@ impl directory_server::Directory for Directory {
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Updates>, Status> {
         let node = peers::node_id(&request)?;
         let ended = self.sessions.find(&node, &request.get_ref().session_id)?;
-        let subscription = self.hub.subscribe(node.clone(), Known::new(node));
-        let caught_up = catch_up(self.store.clone(), request.get_ref().index);
+        let WatchRequest { index, known, .. } = request.into_inner();
+        if known.len() > MOST_NAMED {
+            return Err(Status::invalid_argument(format!("known: at most {MOST_NAMED} are allowed")));
+        }
+        let known = known.into_iter().filter_map(|known| Some((known.network_id.into(), known.moment?)));
+        let known: BTreeMap<NetworkId, Moment> = known.collect();
+        let latest = known.values().map(|moment| moment.index).max().unwrap_or_default();
+        let caught_up = catch_up(self.store.clone(), Arc::clone(&self.hub), index, latest);
+        let subscription = self.hub.subscribe(node.clone(), Known::new(node, known));
         Ok(Response::new(Box::pin(updates(caught_up, subscription, ended))))
     }
 
@@ -101,8 +112,8 @@ impl directory_server::Directory for Directory {
         let node = peers::node_id(&request)?;
         let ConfirmRequest { session_id, confirmed } = request.into_inner();
         self.sessions.find(&node, &session_id)?;
-        if confirmed.len() > MOST_CONFIRMED {
-            return Err(Status::invalid_argument(format!("confirmed: at most {MOST_CONFIRMED} are allowed")));
+        if confirmed.len() > MOST_NAMED {
+            return Err(Status::invalid_argument(format!("confirmed: at most {MOST_NAMED} are allowed")));
         }
         let entries = confirmed.into_iter();
         let entries = entries.map(|entry| ((node.clone(), entry.network_id.into()), entry.index));
@@ -142,9 +153,10 @@ impl directory_server::Directory for Directory {
     }
 }
 
-/// Waits until the replica has what the node knows.
-async fn catch_up(store: Store, index: u64) -> Result<(), Status> {
-    let caught_up = tokio::time::timeout(CATCH_UP, store.applied(index)).await.is_ok();
+/// Waits until the replica has what the node knows, up to `index`, and the journal the moments, of which `latest` is one.
+async fn catch_up(store: Store, hub: Arc<Hub<Known>>, index: u64, latest: u64) -> Result<(), Status> {
+    let following = async { tokio::join!(store.applied(index), hub.followed(latest)) };
+    let caught_up = tokio::time::timeout(CATCH_UP, following).await.is_ok();
     if caught_up || store.leadership().borrow().leader.is_some() {
         return Ok(());
     }
@@ -164,10 +176,11 @@ fn updates(
         let mut pace = Pace::new(WINDOW);
         loop {
             // Entries are made without holding up the hub.
-            let (due, view) = subscription.read(|view, known| (known.take_due(&view), view));
+            let (due, view, moment) =
+                subscription.read(|view, known, recent| (known.take_due(&view, recent), view, recent.now()));
             let updates = due.updates(&view);
             if !updates.is_empty() {
-                yield Ok(WatchResponse { updates });
+                yield Ok(WatchResponse { updates, moment: Some(moment) });
             }
             if let Err(end) = subscription.due(&mut pace, &ended).await {
                 yield Err(end);

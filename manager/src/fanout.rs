@@ -9,12 +9,13 @@
 //! object twice must be harmless.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proto::model::NodeId;
-use raft_store::{Commit, Store, View};
-use tokio::sync::Notify;
+use raft_store::{Commit, Store, Tables, View};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -23,6 +24,8 @@ use tonic::Status;
 pub trait Marks: Send + 'static {
     /// What a commit means for all subscribers.
     type Touched: Send;
+    /// What is kept of commits for those that subscribe later.
+    type Journal: Journal<Touched = Self::Touched>;
 
     fn touched(commit: &Commit) -> Option<Self::Touched>;
 
@@ -36,10 +39,45 @@ pub trait Marks: Send + 'static {
     fn mark_all(&mut self);
 }
 
-pub struct Hub<M> {
+/// What is kept of commits.
+pub trait Journal: Default + Send {
+    type Touched;
+
+    /// From this view on every commit is noted. Whatever was before may have a gap.
+    fn begin(&mut self, view: &Tables);
+
+    fn note(&mut self, commit: &Commit, touched: Option<&Self::Touched>);
+}
+
+/// For whom nothing is kept.
+pub struct Nothing<T>(PhantomData<fn(T)>);
+
+impl<T> Default for Nothing<T> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Journal for Nothing<T> {
+    type Touched = T;
+
+    fn begin(&mut self, _: &Tables) {}
+
+    fn note(&mut self, _: &Commit, _: Option<&T>) {}
+}
+
+pub struct Hub<M: Marks> {
     store: Store,
+    inside: Mutex<Inside<M>>,
+    /// Index of the last commit that marked.
+    followed: watch::Sender<u64>,
+}
+
+/// Changes as one: a commit that is in the journal has marked everybody, and no other has marked anybody.
+struct Inside<M: Marks> {
     /// One a node, the newest: what a node can make a manager keep is bounded.
-    subscribers: Mutex<HashMap<NodeId, Arc<Subscriber<M>>>>,
+    subscribers: HashMap<NodeId, Arc<Subscriber<M>>>,
+    journal: M::Journal,
 }
 
 struct Subscriber<M> {
@@ -50,14 +88,18 @@ struct Subscriber<M> {
 
 impl<M: Marks> Hub<M> {
     pub fn new(store: Store) -> Arc<Self> {
-        Arc::new(Self { store, subscribers: Mutex::default() })
+        let view = store.view();
+        let mut journal = M::Journal::default();
+        journal.begin(&view);
+        let inside = Inside { subscribers: HashMap::new(), journal };
+        Arc::new(Self { store, inside: Mutex::new(inside), followed: watch::Sender::new(view.index()) })
     }
 
     /// Takes the place of the subscription that the node had.
     pub fn subscribe(self: &Arc<Self>, node: NodeId, marks: M) -> Subscription<M> {
         let replaced = CancellationToken::new();
         let subscriber = Arc::new(Subscriber { marks: Mutex::new(marks), wake: Notify::new(), replaced });
-        if let Some(earlier) = self.lock().insert(node.clone(), Arc::clone(&subscriber)) {
+        if let Some(earlier) = self.lock().subscribers.insert(node.clone(), Arc::clone(&subscriber)) {
             earlier.replaced.cancel();
         }
         Subscription { hub: Arc::clone(self), node, subscriber }
@@ -68,7 +110,7 @@ impl<M: Marks> Hub<M> {
         let following = async {
             loop {
                 let mut watch = self.store.watch();
-                self.mark_all();
+                self.begin(&watch.view);
                 while let Ok(commit) = watch.next().await {
                     self.mark(&commit);
                 }
@@ -77,9 +119,22 @@ impl<M: Marks> Hub<M> {
         cancel.run_until_cancelled(following).await;
     }
 
+    /// Returns once the commits up to `index` have marked.
+    pub async fn followed(&self, index: u64) {
+        // The sender is alive as long as `self` is.
+        let _ = self.followed.subscribe().wait_for(|followed| *followed >= index).await;
+    }
+
     fn mark(&self, commit: &Commit) {
-        let Some(touched) = M::touched(commit) else { return };
-        let subscribers = self.lock();
+        let touched = M::touched(commit);
+        self.mark_as(commit, touched);
+        self.followed.send_replace(commit.index);
+    }
+
+    fn mark_as(&self, commit: &Commit, touched: Option<M::Touched>) {
+        let inside = &mut *self.lock();
+        inside.journal.note(commit, touched.as_ref());
+        let (Some(touched), subscribers) = (touched, &inside.subscribers) else { return };
         match M::nodes(&touched) {
             Some(nodes) => {
                 let concerned = nodes.filter_map(|node| subscribers.get_key_value(node));
@@ -89,16 +144,20 @@ impl<M: Marks> Hub<M> {
         }
     }
 
-    fn mark_all(&self) {
-        for subscriber in self.lock().values() {
+    /// Commits up to this view may have been missed.
+    fn begin(&self, view: &View) {
+        let mut inside = self.lock();
+        inside.journal.begin(view);
+        for subscriber in inside.subscribers.values() {
             subscriber.marks().mark_all();
             subscriber.wake.notify_one();
         }
+        self.followed.send_replace(view.index());
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Subscriber<M>>>> {
+    fn lock(&self) -> MutexGuard<'_, Inside<M>> {
         // Nothing that runs under the lock leaves the table half changed.
-        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,16 +200,17 @@ impl<M: Marks> Subscription<M> {
         }
     }
 
-    /// Reads the marks with the newest view; the subscriber is not marked meanwhile.
-    pub fn read<R>(&self, look: impl FnOnce(View, &mut M) -> R) -> R {
+    /// Reads the marks with the newest view and the journal; nobody is marked meanwhile.
+    pub fn read<R>(&self, look: impl FnOnce(View, &mut M, &M::Journal) -> R) -> R {
+        let inside = self.hub.lock();
         let mut marks = self.subscriber.marks();
-        look(self.hub.store.view(), &mut marks)
+        look(self.hub.store.view(), &mut marks, &inside.journal)
     }
 }
 
 impl<M: Marks> Drop for Subscription<M> {
     fn drop(&mut self) {
-        let mut subscribers = self.hub.lock();
+        let subscribers = &mut self.hub.lock().subscribers;
         if subscribers.get(&self.node).is_some_and(|current| Arc::ptr_eq(current, &self.subscriber)) {
             subscribers.remove(&self.node);
         }

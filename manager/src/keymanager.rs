@@ -101,7 +101,7 @@ impl Plan for KeyManager {
 
 /// What makes a node a member of the task's networks.
 fn placement(task: Option<&Object>) -> Option<(&Option<NodeId>, &Vec<Attachment>)> {
-    let task = task.and_then(Object::as_task).filter(|task| directory::is_placed(task))?;
+    let task = task.and_then(Object::as_task).filter(|task| task.is_placed())?;
     Some((&task.node, &task.attachments))
 }
 

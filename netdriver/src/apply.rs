@@ -6,21 +6,17 @@
 
 use std::os::fd::AsFd;
 
-use futures_util::{StreamExt, stream};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
 use crate::error::Error;
 use crate::ethtool::Ethtool;
 use crate::model::{Kind, Link, Place};
-use crate::netlink::{Mode, Refusal};
+use crate::netlink::{Mode, Refusal, batch};
 use crate::plan::{Action, Change, LinkChange};
 use crate::site::{Site, Sites};
 use crate::sysctl::{self, FORWARDING};
 use crate::{address, link, neigh, netns, nft, route};
-
-/// Requests under way at once; their answers must fit into the socket's buffer.
-const ENTRIES_IN_FLIGHT: usize = 32;
 
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -51,26 +47,41 @@ pub async fn apply(sites: &mut Sites<'_>, actions: Vec<Action>) -> Outcome {
     outcome
 }
 
-async fn apply_entries(sites: &Sites<'_>, batch: Vec<Action>, outcome: &mut Outcome) {
-    let requests = batch.into_iter().map(|action| async move {
-        let result = entry(sites, &action).await;
-        (action, result)
-    });
-    let mut results = stream::iter(requests).buffered(ENTRIES_IN_FLIGHT);
-    while let Some((action, result)) = results.next().await {
-        match result {
-            Ok(()) => outcome.done.push(action),
-            Err(cause) => outcome.errors.push(Error::Action { action: Box::new(action), cause }),
+/// Those of one namespace together.
+async fn apply_entries(sites: &Sites<'_>, entries: Vec<Action>, outcome: &mut Outcome) {
+    let mut entries = entries.into_iter().peekable();
+    while let Some(first) = entries.next() {
+        let place = first.place.clone();
+        let mut batch = vec![first];
+        batch.extend(std::iter::from_fn(|| entries.next_if(|next| next.place == place)));
+        let verdicts = send_entries(sites, &place, &batch).await;
+        for (action, verdict) in batch.into_iter().zip(verdicts) {
+            match verdict {
+                Ok(()) => outcome.done.push(action),
+                Err(cause) => outcome.errors.push(Error::Action { action: Box::new(action), cause }),
+            }
         }
     }
 }
 
-async fn entry(sites: &Sites<'_>, action: &Action) -> Result<(), Refusal> {
-    failpoint::reached(action);
-    let (Change::Link { name, change }, Some(site)) = (&action.change, sites.get(&action.place)) else {
-        return Ok(());
+/// A verdict for each of `entries`.
+async fn send_entries(sites: &Sites<'_>, place: &Place, entries: &[Action]) -> Vec<Result<(), Refusal>> {
+    let send = async {
+        let site = sites.get(place).ok_or_else(|| Refusal::of(Errno::ENOENT))?;
+        let mut requests = Vec::with_capacity(entries.len());
+        let mut tolerated = Vec::with_capacity(entries.len());
+        for action in entries {
+            failpoint::reached(action);
+            let Change::Link { name, change } = &action.change else { continue };
+            let Some((message, mode, errno)) = entry(require(site, name).await?, change) else { continue };
+            requests.push((message, mode));
+            tolerated.push(errno);
+        }
+        let verdicts = netns::within(site.file.as_ref(), move || batch::send(requests)).await??;
+        let tolerable = |(verdict, errno): (_, Option<Errno>)| tolerate(verdict, errno.as_slice());
+        Ok(verdicts.into_iter().zip(tolerated).map(tolerable).collect())
     };
-    change_link(site, name, change).await
+    send.await.unwrap_or_else(|refusal: Refusal| entries.iter().map(|_| Err(refusal.again())).collect())
 }
 
 async fn step(sites: &mut Sites<'_>, action: &Action) -> Result<(), Error> {
@@ -221,6 +232,20 @@ async fn request(
         LinkChange::RemoveAddress(net) => (address::remove(index, *net), Change, Some(Errno::EADDRNOTAVAIL)),
         LinkChange::AddStation(mac) => (neigh::put_station(index, *mac), Replace, None),
         LinkChange::RemoveStation(mac) => (neigh::remove_station(index, *mac), Change, Some(Errno::ENOENT)),
+        LinkChange::PutTunnel(..)
+        | LinkChange::RemoveTunnel(..)
+        | LinkChange::PutNeighbour(..)
+        | LinkChange::RemoveNeighbour(..) => return Ok(entry(index, change)),
+        LinkChange::Up => (link::up(index), Change, None),
+        LinkChange::AddRoute(net) => (route::add_direct(index, *net), Create, Some(Errno::EEXIST)),
+        LinkChange::Create { .. } | LinkChange::Delete | LinkChange::SetOffload(_) => return Ok(None),
+    }))
+}
+
+/// The same for entries of the forwarding and neighbour tables, for which nothing has to be asked.
+fn entry(index: u32, change: &LinkChange) -> Option<(RouteNetlinkMessage, Mode, Option<Errno>)> {
+    use Mode::{Change, Replace};
+    Some(match change {
         LinkChange::PutTunnel(mac, vtep) => (neigh::put_tunnel(index, *mac, *vtep), Replace, None),
         LinkChange::RemoveTunnel(mac, vtep) => {
             (neigh::remove_tunnel(index, *mac, *vtep), Change, Some(Errno::ENOENT))
@@ -231,10 +256,8 @@ async fn request(
         LinkChange::RemoveNeighbour(address) => {
             (neigh::remove_neighbour(index, *address), Change, Some(Errno::ENOENT))
         }
-        LinkChange::Up => (link::up(index), Change, None),
-        LinkChange::AddRoute(net) => (route::add_direct(index, *net), Create, Some(Errno::EEXIST)),
-        LinkChange::Create { .. } | LinkChange::Delete | LinkChange::SetOffload(_) => return Ok(None),
-    }))
+        _ => return None,
+    })
 }
 
 async fn require(site: &Site, name: &str) -> Result<u32, Refusal> {

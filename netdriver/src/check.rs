@@ -1,7 +1,6 @@
 //! What this machine lacks of what the driver needs: tried out by the driver's own requests, in a namespace that is gone
 //! afterwards, so that what is tried is what will be done.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::net::IpAddr;
@@ -119,11 +118,8 @@ async fn steer(scratch: &File, addresses: [&'static str; 3], change: bool) -> Re
 
 fn wanted(addresses: [&str; 3], count: usize) -> Steering {
     let addresses: Vec<IpAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
-    let backends: BTreeSet<IpAddr> = addresses.iter().take(count).skip(1).copied().collect();
-    let services: Services = addresses
-        .first()
-        .map(|address| (*address, Service { backends, leaving: BTreeSet::new() }))
-        .into_iter()
-        .collect();
-    Steering { resolver: true, services: Arc::new(services) }
+    let backends = addresses.iter().take(count).skip(1).copied().collect();
+    let service = Arc::new(Service { backends, ..Service::default() });
+    let services: Services = addresses.first().map(|address| (*address, service)).into_iter().collect();
+    Steering { resolver: true, services: std::iter::once(services).collect() }
 }

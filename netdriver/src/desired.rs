@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use crate::esp::Encryption;
@@ -17,11 +18,11 @@ macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
-            pub fn new(key: impl Into<String>) -> Self {
-                Self(key.into())
+            pub fn new(key: impl AsRef<str>) -> Self {
+                Self(key.as_ref().into())
             }
 
             pub fn as_str(&self) -> &str {
@@ -35,7 +36,7 @@ macro_rules! key {
             }
         }
 
-        impl<S: Into<String>> From<S> for $name {
+        impl<S: AsRef<str>> From<S> for $name {
             fn from(key: S) -> Self {
                 Self::new(key)
             }
@@ -82,23 +83,27 @@ pub struct Overlay {
     /// `None`: in cleartext.
     pub encryption: Option<Encryption>,
     /// Endpoints on other nodes. Those whose VTEP is `local` are this node's own and are passed over.
-    pub peers: BTreeMap<PeerKey, Peer>,
-    /// Balanced in each sandbox that is attached. Shared, since the driver remembers what it has told the kernel.
-    pub services: Arc<Services>,
+    pub peers: Peers,
+    /// Balanced in each sandbox that is attached.
+    pub services: Services,
 }
 
+/// Persistent, like [`Services`]: the driver remembers what it has told the kernel, and two versions of one set are
+/// compared in the time that their difference takes.
+pub type Peers = OrdMap<PeerKey, Arc<Peer>>;
+
 /// By virtual address: one of a subnet of the network that no device has.
-pub type Services = BTreeMap<IpAddr, Service>;
+pub type Services = OrdMap<IpAddr, Arc<Service>>;
 
 /// What stands behind a virtual address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     /// Get new connections, each as many as any other. Of the family of the virtual address. With none of them,
     /// connections are refused.
-    pub backends: BTreeSet<IpAddr>,
+    pub backends: OrdSet<IpAddr>,
     /// Get no new connection and keep those that they have. Connections to anybody else are forgotten, so that their
     /// next packet goes to a backend.
-    pub leaving: BTreeSet<IpAddr>,
+    pub leaving: OrdSet<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

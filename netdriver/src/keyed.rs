@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::entries::Entries;
 use crate::steering;
 
 /// What is worth keeping of a key while nobody works on it.
@@ -15,11 +16,11 @@ pub trait Idle: Default {
     fn is_blank(&self) -> bool;
 }
 
-/// One network: the MTU of its frame once that is known to be in order, and the lock of its tables' entries.
+/// One network: the MTU of its frame once that is known to be in order, and the entries of its tables once those are.
 #[derive(Debug, Default)]
 pub struct NetworkState {
     pub frame: tokio::sync::RwLock<Option<u32>>,
-    pub entries: tokio::sync::Mutex<()>,
+    pub entries: tokio::sync::Mutex<Option<Entries>>,
 }
 
 impl Idle for NetworkState {

@@ -12,6 +12,7 @@ mod checksum;
 mod desired;
 mod driver;
 mod ensure;
+mod entries;
 mod error;
 mod esp;
 mod ethtool;
@@ -49,8 +50,8 @@ pub use capability::Lacks;
 pub use check::Lack;
 pub use checksum::Corrupted;
 pub use desired::{
-    Attachment, Desired, NetworkKey, Overlay, Peer, PeerKey, RESOLVER_PORT, Sandbox, SandboxKey, Scope,
-    Service, Services, Subnet,
+    Attachment, Desired, NetworkKey, Overlay, Peer, PeerKey, Peers, RESOLVER_PORT, Sandbox, SandboxKey,
+    Scope, Service, Services, Subnet,
 };
 pub use error::Error;
 pub use esp::{Encryption, Handover, Incarnation, Secret};

@@ -3,6 +3,9 @@
 //! A socket stays in the namespace in which it was opened, whichever thread uses it, and keeps that namespace alive: so
 //! sockets are opened for one piece of work and closed after it. It costs a short-lived thread, about 0.1 ms.
 
+pub mod answer;
+pub mod batch;
+
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -121,6 +124,18 @@ impl Refusal {
     /// What the kernel would say, said before it is asked.
     pub fn of(errno: Errno) -> Self {
         Self::Kernel { errno, text: None }
+    }
+
+    /// The same, for another who was refused with it.
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Kernel { errno, text } => Self::Kernel { errno: *errno, text: text.clone() },
+            Self::Io(error) => {
+                let same = error.raw_os_error().map(io::Error::from_raw_os_error);
+                Self::Io(same.unwrap_or_else(|| io::Error::new(error.kind(), error.to_string())))
+            }
+            Self::Closed => Self::Closed,
+        }
     }
 
     pub fn errno(&self) -> Option<Errno> {

@@ -20,14 +20,13 @@ use nix::errno::Errno;
 use nix::libc::MSG_DONTWAIT;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::netlink::{Refusal, ext_ack};
+use crate::netlink::Refusal;
+use crate::netlink::answer::{Answer, HEADER_BYTES, NLMSG_ERROR, RECEIVE_BYTES, answers};
 
 /// Of linux/netlink.h.
-const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
-/// `struct nlmsghdr` and `struct nfgenmsg`.
-const HEADER_BYTES: usize = 16;
+/// `struct nfgenmsg`.
 const FAMILY_BYTES: usize = 4;
 
 /// Of linux/netfilter/nfnetlink.h.
@@ -39,8 +38,6 @@ const BATCH_GENID: u16 = 1;
 
 /// Room for a transaction that names every backend of thousands of services.
 const SEND_BYTES: usize = 64 << 20;
-/// More than the kernel puts into one datagram.
-const RECEIVE_BYTES: usize = 128 << 10;
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -54,14 +51,6 @@ pub struct Message {
 pub struct NfSocket {
     socket: Socket,
     sequence: u32,
-}
-
-struct Answer {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    /// Behind the header.
-    body: Vec<u8>,
 }
 
 impl NfSocket {
@@ -169,17 +158,6 @@ impl NfSocket {
     }
 }
 
-impl Answer {
-    fn verdict(&self) -> Result<(), Refusal> {
-        let code = self.body.first_chunk().map_or(-(Errno::EPROTO as i32), |code| i32::from_ne_bytes(*code));
-        if code == 0 {
-            return Ok(());
-        }
-        let text = self.body.get(4..).and_then(ext_ack);
-        Err(Refusal::Kernel { errno: Errno::from_raw(code.abs()), text })
-    }
-}
-
 fn encode(bytes: &mut Vec<u8>, message: &Message, flags: u16, sequence: u32, resource: u16) {
     let attributes = message.attributes.as_bytes();
     let length = u32::try_from(HEADER_BYTES + FAMILY_BYTES + attributes.len());
@@ -193,22 +171,4 @@ fn encode(bytes: &mut Vec<u8>, message: &Message, flags: u16, sequence: u32, res
     bytes.extend([message.family, 0]);
     bytes.extend(resource.to_be_bytes());
     bytes.extend(attributes);
-}
-
-fn answers(datagram: &[u8]) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    let mut rest = datagram;
-    while let Some((header, _)) = rest.split_first_chunk::<HEADER_BYTES>() {
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
-        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let Some(body) = rest.get(HEADER_BYTES..length) else { break };
-        answers.push(Answer {
-            kind: u16::from_ne_bytes([k0, k1]),
-            flags: u16::from_ne_bytes([f0, f1]),
-            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
-            body: body.to_vec(),
-        });
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    answers
 }

@@ -21,6 +21,8 @@ pub enum Look<'a> {
     Whole,
     /// These devices, with tunnels and neighbours.
     Devices(&'a [&'a str]),
+    /// These devices, without tunnels and neighbours: a glance, however many those are.
+    Frame(&'a [&'a str]),
     /// One port, without addresses, and whether the bridge has this static entry for it: a glance, whatever the size
     /// of the network.
     Port { name: &'a str, station: Option<Mac> },
@@ -48,6 +50,7 @@ pub async fn read(site: &Site, place: &Place, look: Look<'_>) -> Result<View, Re
     }
     match look {
         Look::Port { station, .. } => read_station(site, &mut seen, station).await?,
+        Look::Frame(_) => read_addresses(site, &mut seen).await?,
         Look::Whole | Look::Devices(_) => {
             read_addresses(site, &mut seen).await?;
             if matches!(place, Place::Network(_)) {
@@ -80,7 +83,7 @@ async fn devices(site: &Site, place: &Place, look: Look<'_>) -> Result<Vec<Seen>
                 }
             }
         }
-        Look::Devices(names) => {
+        Look::Devices(names) | Look::Frame(names) => {
             for name in names {
                 found.extend(site.link(name).await?);
             }

@@ -19,6 +19,7 @@
 //! Invariants: a transaction leads from one whole state to another, so a crash leaves either; a table that is not in
 //! every part as this release makes it is replaced.
 
+mod balanced;
 mod flows;
 mod operation;
 mod plan;
@@ -29,12 +30,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use nix::errno::Errno;
 
-use crate::desired::{Desired, Sandbox, Services};
+use crate::desired::{Desired, Sandbox};
 use crate::error::Error;
 use crate::netlink::Refusal;
 use crate::nfnetlink::NfSocket;
+use balanced::Balanced;
 use operation::{Family, Operation};
 
 /// The number of a namespace without a transaction.
@@ -46,7 +49,7 @@ const ATTEMPTS: u32 = 5;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Steering {
     pub resolver: bool,
-    pub services: Arc<Services>,
+    pub services: Balanced,
 }
 
 /// What a namespace has for one virtual address.
@@ -68,7 +71,7 @@ pub fn look(virtual_ip: IpAddr) -> Result<Seen, Refusal> {
         Found::Nothing => Seen::Absent,
         Found::Strange => Seen::Strange,
         Found::Table(table) => match table.services.get(&virtual_ip) {
-            Some(service) => Seen::Backends(service.backends.clone()),
+            Some(service) => Seen::Backends(service.backends.iter().copied().collect()),
             None => Seen::Without,
         },
     })
@@ -80,8 +83,13 @@ struct Table {
     resolver: bool,
     /// For each family that has its chain and maps: the numbers of backends that have a chain.
     fans: BTreeMap<Family, BTreeSet<u32>>,
-    services: Arc<Services>,
+    services: Balanced,
+    /// The backends of each address in the order of their numbers.
+    numbers: Numbers,
 }
+
+/// By virtual address.
+type Numbers = OrdMap<IpAddr, Arc<Vec<IpAddr>>>;
 
 /// What a namespace was seen to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +107,7 @@ pub struct Known {
     generation: u32,
     table: Option<Table>,
     /// Connections to others than these were forgotten.
-    pruned: Arc<Services>,
+    pruned: Balanced,
 }
 
 /// What was changed.
@@ -114,18 +122,7 @@ pub struct Settled {
 impl Steering {
     pub fn of(sandbox: &Sandbox, desired: &Desired) -> Self {
         let networks = sandbox.attachments.iter().filter_map(|a| desired.networks.get(&a.network));
-        let mut services = networks.map(|network| &network.services).filter(|services| !services.is_empty());
-        let services = match (services.next(), services.next()) {
-            (None, _) => Arc::default(),
-            (Some(only), None) => Arc::clone(only),
-            (Some(first), Some(second)) => {
-                let mut all = Services::clone(first);
-                for services in std::iter::once(second).chain(services) {
-                    all.extend(services.iter().map(|(address, service)| (*address, service.clone())));
-                }
-                Arc::new(all)
-            }
-        };
+        let services = networks.map(|network| network.services.clone()).collect();
         Self { resolver: sandbox.resolver, services }
     }
 
@@ -133,8 +130,13 @@ impl Steering {
         !self.resolver && self.services.is_empty()
     }
 
-    pub fn validate(&self) -> Result<(), Error> {
-        for (address, service) in &*self.services {
+    /// Looks at what has changed since it was `known` to be usable.
+    pub fn validate(&self, known: Option<&Known>) -> Result<(), Error> {
+        let nothing = Balanced::default();
+        let changes = self.services.since(known.map_or(&nothing, |known| &known.pruned));
+        for (address, service) in
+            changes.into_iter().filter_map(|(address, (_, after))| Some((address, after?)))
+        {
             let is_strange = |backend: &&IpAddr| backend.is_ipv4() != address.is_ipv4();
             if let Some(strange) = service.backends.iter().find(is_strange) {
                 return Err(Error::Invalid {
@@ -167,12 +169,12 @@ pub fn settle(wanted: &Steering, known: &mut Option<Known>) -> Result<Settled, R
             Err(refusal) => return Err(refusal),
             Ok(generation) => {
                 failpoint::reached("forget connections");
-                let pruned = before.as_ref().map(|known| &*known.pruned);
+                let pruned = before.as_ref().map(|known| &known.pruned);
                 let flows = match (pruned, &found) {
                     (None, Found::Nothing) => 0,
                     _ => flows::prune(&mut socket, pruned, &wanted.services)?,
                 };
-                *known = Some(Known { generation, table, pruned: Arc::clone(&wanted.services) });
+                *known = Some(Known { generation, table, pruned: wanted.services.clone() });
                 return Ok(Settled { operations: operations.len(), flows });
             }
         }
@@ -194,8 +196,7 @@ impl Known {
     /// Whether the last that was wanted is the same as this.
     pub fn is_of(&self, wanted: &Steering) -> bool {
         let resolver = self.table.as_ref().is_some_and(|table| table.resolver);
-        resolver == wanted.resolver
-            && (Arc::ptr_eq(&self.pruned, &wanted.services) || self.pruned == wanted.services)
+        resolver == wanted.resolver && self.pruned == wanted.services
     }
 
     fn found(&self) -> Found {

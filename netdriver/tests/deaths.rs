@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use lab::*;
-use netdriver::{Config, Desired, Netdriver, Place, Sandbox, Scope, Service};
+use netdriver::{Config, Desired, Netdriver, Place, Sandbox, Scope, Service, Services};
 use nix::libc::SIGKILL;
 
 const HOST: &str = "ND_HOST";
@@ -27,11 +27,11 @@ fn wish(name: &str) -> Desired {
     let sandbox = |attachments| Sandbox { attachments, outbound: true, resolver: true };
     let service = |backends: &[u16]| {
         let backends = backends.iter().map(|number| addresses(9, *number)[0].addr()).collect();
-        let service = Service { backends, leaving: BTreeSet::new() };
-        Arc::new([(addresses(9, 200)[0].addr(), service)].into())
+        let service = Arc::new(Service { backends, ..Service::default() });
+        Services::unit(addresses(9, 200)[0].addr(), service)
     };
     let mut red = overlay(9, vtep);
-    red.peers = [11, 12].map(|number| peer(9, number, "192.168.77.2".parse().unwrap())).into();
+    red.peers = [11, 12].map(|number| peer(9, number, "192.168.77.2".parse().unwrap())).into_iter().collect();
     red.services = service(&[10, 11]);
     match name {
         "nothing" => Desired::default(),
@@ -42,7 +42,8 @@ fn wish(name: &str) -> Desired {
         // The tunnels end elsewhere, one peer has moved, one went and one came; tasks came and changed.
         "other" => {
             red.port = 4790;
-            red.peers = [11, 13].map(|number| peer(9, number, "192.168.77.3".parse().unwrap())).into();
+            red.peers =
+                [11, 13].map(|number| peer(9, number, "192.168.77.3".parse().unwrap())).into_iter().collect();
             red.services = service(&[11, 13]);
             let both = vec![attachment("red", 9, 10), attachment("blue", 10, 10)];
             Desired {

@@ -4,8 +4,11 @@
 
 mod lab;
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use lab::*;
-use netdriver::{Desired, Scope};
+use netdriver::{Desired, Mac, NetworkKey, Peer, PeerKey, Peers, Scope};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sandboxes_on_two_hosts_reach_each_other_by_ipv4_and_ipv6() {
@@ -53,8 +56,8 @@ async fn the_subnets_of_a_network_reach_each_other() {
     for (number, desired) in desired.iter_mut().enumerate() {
         let red = desired.networks.values_mut().next().unwrap();
         red.subnets.extend(second.clone());
-        red.peers.retain(|_, peer| peer.vtep == hosts[0].vtep);
-        red.peers.extend([far.clone()]);
+        let near = red.peers.clone().into_iter().filter(|(_, peer)| peer.vtep == hosts[0].vtep);
+        red.peers = near.chain([far.clone()]).collect();
         let eth = &mut desired.sandboxes.values_mut().next().unwrap().attachments[0];
         if number == 1 {
             *eth = attachment("red", 10, 11);
@@ -110,7 +113,7 @@ async fn networks_are_isolated_from_each_other() {
 async fn what_no_peer_is_known_for_leaves_no_host() {
     let (hosts, _switch) = hosts(2).await;
     let mut desired = joined(&hosts, "red", 9);
-    desired[0].networks.values_mut().for_each(|overlay| overlay.peers.clear());
+    desired[0].networks.values_mut().for_each(|overlay| overlay.peers = Peers::new());
     ensure_all(&hosts[0], &desired[0]).await;
     ensure_all(&hosts[1], &desired[1]).await;
     assert!(!hosts[0].ping("t0", "10.9.0.11") && !hosts[0].ping("t0", "fd00:9::11"));
@@ -179,14 +182,69 @@ async fn peers_follow_the_wish_by_differences() {
 
     // One goes, one moves, one comes.
     let red = desired.networks.values_mut().next().unwrap();
-    red.peers.pop_first();
-    red.peers.first_entry().unwrap().get_mut().vtep = "192.168.77.8".parse().unwrap();
-    red.peers.extend([peer(9, 5000, vtep)]);
+    red.peers.remove(&PeerKey::new("e1000"));
+    red.peers.extend([peer(9, 1001, "192.168.77.8".parse().unwrap()), peer(9, 5000, vtep)]);
     let changes = ensure(host, &desired, Scope::network("red")).await;
     assert_eq!(changes.len(), 3 + 1 + 3, "{changes:?}");
     let moved = succeeded(&host.in_network("red", "bridge fdb show dev vx0"));
     assert_eq!(moved.matches("dst 192.168.77.8").count(), 1);
     assert_eq!(moved.matches("dst 192.168.77.9").count(), 999);
+}
+
+/// What others change in the tables, and addresses that two peers claim, which only the whole set can settle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_differences_cannot_tell_the_whole_tables_do() {
+    let (hosts, _switch) = hosts(1).await;
+    let host = &hosts[0];
+    let mut desired = joined(&hosts, "red", 9).remove(0);
+    let [near, far]: [IpAddr; 2] = ["192.168.77.8", "192.168.77.9"].map(|vtep| vtep.parse().unwrap());
+    let red = NetworkKey::new("red");
+    let peers = |desired: &mut Desired, peers: &[(PeerKey, Arc<Peer>)]| {
+        desired.networks.get_mut(&red).unwrap().peers = peers.iter().cloned().collect();
+    };
+    let tunnels = || -> Vec<String> {
+        let fdb = succeeded(&host.in_network("red", "bridge fdb show dev vx0"));
+        let lines = fdb.lines().filter(|line| line.contains("02:42:0a:09") && line.contains("dst"));
+        let mut lines: Vec<_> = lines.map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+        lines.sort();
+        lines.iter().map(|words| format!("{} {}", words[0], words[2])).collect()
+    };
+    let (one, two) = (peer(9, 1, near), peer(9, 2, far));
+    peers(&mut desired, &[one.clone(), two.clone()]);
+    ensure_all(host, &desired).await;
+    assert_eq!(tunnels(), ["02:42:0a:09:00:01 192.168.77.8", "02:42:0a:09:00:02 192.168.77.9"]);
+
+    // "e9" claims what "e1" has, and gives it back.
+    let thief = (PeerKey::new("e9"), peer(9, 1, far).1);
+    peers(&mut desired, &[one.clone(), two.clone(), thief]);
+    ensure(host, &desired, Scope::network("red")).await;
+    assert_eq!(tunnels(), ["02:42:0a:09:00:01 192.168.77.9", "02:42:0a:09:00:02 192.168.77.9"]);
+    peers(&mut desired, &[one.clone(), two.clone()]);
+    ensure(host, &desired, Scope::network("red")).await;
+    assert_eq!(tunnels(), ["02:42:0a:09:00:01 192.168.77.8", "02:42:0a:09:00:02 192.168.77.9"]);
+
+    // Somebody removes an entry: an audit finds it. Somebody removes the device: the next change finds it.
+    let remove = "bridge fdb del 02:42:0a:09:00:01 dev vx0 dst 192.168.77.8 self permanent";
+    succeeded(&host.in_network("red", remove));
+    assert_eq!(ensure_all(host, &desired).await.len(), 1);
+    succeeded(&host.in_network("red", "ip link del vx0"));
+    peers(&mut desired, &[one, two, peer(9, 3, far)]);
+    ensure(host, &desired, Scope::network("red")).await;
+    assert_eq!(tunnels().len(), 3);
+
+    // An entry that the kernel refuses is told, and tried again with the next change.
+    let strange =
+        Peer { vtep: far, mac: Mac([1, 2, 3, 4, 5, 6]), addresses: vec!["10.9.0.77".parse().unwrap()] };
+    let multicast = (PeerKey::new("e7"), Arc::new(strange));
+    let before: Vec<_> = desired.networks[&red].peers.clone().into_iter().collect();
+    peers(&mut desired, &[before.clone(), vec![multicast]].concat());
+    for _ in 0..2 {
+        let report = host.driver.ensure(&desired, Scope::network("red")).await;
+        assert_eq!(report.errors.len(), 1, "{:?}", report.errors);
+    }
+    peers(&mut desired, &before);
+    ensure(host, &desired, Scope::network("red")).await;
+    assert!(ensure_all(host, &desired).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,10 +96,10 @@ fn endpoint(number: u16) -> [IpAddr; 2] {
     [addresses[0].addr(), addresses[1].addr()]
 }
 
-fn service(number: u16, backends: &[u16]) -> [(IpAddr, Service); 2] {
-    let of = |family: usize| Service {
-        backends: backends.iter().map(|number| endpoint(*number)[family]).collect(),
-        ..Service::default()
+fn service(number: u16, backends: &[u16]) -> [(IpAddr, Arc<Service>); 2] {
+    let of = |family: usize| {
+        let backends = backends.iter().map(|number| endpoint(*number)[family]).collect();
+        Arc::new(Service { backends, ..Service::default() })
     };
     let [v4, v6] = endpoint(number);
     [(v4, of(0)), (v6, of(1))]
@@ -112,7 +112,7 @@ fn desired(hosts: &[Host], own: usize) -> Desired {
     let mut overlay = overlay(VNI, hosts[own].vtep);
     overlay.peers = places.iter().map(|(number, host)| peer(VNI, *number, hosts[*host].vtep)).collect();
     let services = [service(100, &[11, 12]), service(101, &[10])];
-    overlay.services = Arc::new(services.into_iter().flatten().collect::<Services>());
+    overlay.services = services.into_iter().flatten().collect::<Services>();
     let sandbox =
         |n: u16| Sandbox { attachments: vec![attachment("red", VNI, n)], outbound: false, resolver: false };
     let here = places.iter().filter(|(_, host)| *host == own);

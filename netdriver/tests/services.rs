@@ -4,7 +4,7 @@
 
 mod lab;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use imbl::OrdSet;
 use lab::*;
 use netdriver::{Desired, NetworkKey, RESOLVER_PORT, Sandbox, SandboxKey, Scope, Service, Services};
 use nix::sched::{CloneFlags, setns};
@@ -43,10 +44,10 @@ fn backend(number: u16) -> [IpAddr; 2] {
 }
 
 /// The service `number` of network 9 with these backends, for both families.
-fn service(number: u16, backends: &[u16], leaving: &[u16]) -> [(IpAddr, Service); 2] {
-    let of = |family: usize| Service {
-        backends: backends.iter().map(|number| backend(*number)[family]).collect(),
-        leaving: leaving.iter().map(|number| backend(*number)[family]).collect(),
+fn service(number: u16, backends: &[u16], leaving: &[u16]) -> [(IpAddr, Arc<Service>); 2] {
+    let of = |family: usize| {
+        let all = |numbers: &[u16]| numbers.iter().map(|number| backend(*number)[family]).collect();
+        Arc::new(Service { backends: all(backends), leaving: all(leaving) })
     };
     let [v4, v6] = backend(number);
     [(v4, of(0)), (v6, of(1))]
@@ -55,7 +56,7 @@ fn service(number: u16, backends: &[u16], leaving: &[u16]) -> [(IpAddr, Service)
 /// A network with tasks `t10`, `t11`, … and these services.
 fn desired(host: &Host, tasks: std::ops::Range<u16>, services: Services) -> Desired {
     let mut overlay = overlay(9, host.vtep);
-    overlay.services = Arc::new(services);
+    overlay.services = services;
     let sandbox =
         |n: u16| Sandbox { attachments: vec![attachment("red", 9, n)], outbound: false, resolver: true };
     Desired {
@@ -67,10 +68,10 @@ fn desired(host: &Host, tasks: std::ops::Range<u16>, services: Services) -> Desi
 async fn serve(
     host: &Host,
     desired: &mut Desired,
-    services: impl IntoIterator<Item = (IpAddr, Service)>,
+    services: impl IntoIterator<Item = (IpAddr, Arc<Service>)>,
 ) -> usize {
     let overlay = desired.networks.get_mut(&"red".into()).unwrap();
-    overlay.services = Arc::new(services.into_iter().collect());
+    overlay.services = services.into_iter().collect();
     ensure(host, desired, Scope::network("red")).await.len()
 }
 
@@ -151,7 +152,7 @@ fn count(answers: Vec<String>) -> BTreeMap<String, usize> {
 async fn connections_are_spread_evenly_over_the_backends() {
     let (hosts, _switch) = hosts(1).await;
     let host = &hosts[0];
-    let desired = desired(host, 10..14, service(100, &[11, 12, 13], &[]).into());
+    let desired = desired(host, 10..14, Services::from_iter(service(100, &[11, 12, 13], &[])));
     ensure_all(host, &desired).await;
     (11..14).for_each(|n| start_server(host, &format!("t{n}")));
     for vip in backend(100) {
@@ -174,7 +175,7 @@ async fn connections_are_spread_evenly_over_the_backends() {
 async fn a_service_reaches_itself() {
     let (hosts, _switch) = hosts(1).await;
     let host = &hosts[0];
-    let desired = desired(host, 10..11, service(100, &[10], &[]).into());
+    let desired = desired(host, 10..11, Services::from_iter(service(100, &[10], &[])));
     ensure_all(host, &desired).await;
     start_server(host, "t10");
     // The kernel makes an IPv6 address of a device that has just come up local a moment later.
@@ -190,7 +191,7 @@ async fn a_service_reaches_itself() {
 async fn without_backends_connections_are_refused_at_once() {
     let (hosts, _switch) = hosts(1).await;
     let host = &hosts[0];
-    ensure_all(host, &desired(host, 10..11, service(100, &[], &[]).into())).await;
+    ensure_all(host, &desired(host, 10..11, Services::from_iter(service(100, &[], &[])))).await;
     for vip in backend(100) {
         let start = Instant::now();
         let refused = now(host, "t10", move || connect(vip).unwrap_err().kind());
@@ -210,7 +211,7 @@ async fn without_backends_connections_are_refused_at_once() {
 async fn changes_under_load_lose_no_connection() {
     let (hosts, _switch) = hosts(1).await;
     let host = &hosts[0];
-    let mut desired = desired(host, 10..14, service(100, &[11, 12, 13], &[]).into());
+    let mut desired = desired(host, 10..14, Services::from_iter(service(100, &[11, 12, 13], &[])));
     ensure_all(host, &desired).await;
     (11..14).for_each(|n| start_server(host, &format!("t{n}")));
     let stop = Arc::new(AtomicBool::new(false));
@@ -241,7 +242,7 @@ async fn changes_under_load_lose_no_connection() {
 async fn connections_to_a_leaving_backend_go_on_and_those_to_one_that_is_gone_are_forgotten() {
     let (hosts, _switch) = hosts(1).await;
     let host = &hosts[0];
-    let mut desired = desired(host, 10..13, service(100, &[11], &[]).into());
+    let mut desired = desired(host, 10..13, Services::from_iter(service(100, &[11], &[])));
     ensure_all(host, &desired).await;
     (11..13).for_each(|n| start_server(host, &format!("t{n}")));
     let [vip, _] = backend(100);
@@ -287,7 +288,7 @@ async fn a_restart_disturbs_nothing_and_forgets_what_went_meanwhile() {
 async fn what_others_change_is_mended() {
     let (hosts, _switch) = hosts(1).await;
     let host = &hosts[0];
-    let desired = desired(host, 10..12, service(100, &[11], &[]).into());
+    let desired = desired(host, 10..12, Services::from_iter(service(100, &[11], &[])));
     ensure_all(host, &desired).await;
     start_server(host, "t11");
     let [vip, _] = backend(100);
@@ -383,11 +384,11 @@ async fn the_resolvers_address_leads_to_its_port_and_port_53_stays_the_applicati
 async fn a_sandbox_on_two_networks_has_the_services_of_both_and_loses_those_it_leaves() {
     let (hosts, _switch) = hosts(1).await;
     let host = &hosts[0];
-    let mut desired = desired(host, 10..12, service(100, &[11], &[]).into());
+    let mut desired = desired(host, 10..12, Services::from_iter(service(100, &[11], &[])));
     let mut blue = overlay(10, host.vtep);
     let blue_vip: IpAddr = "10.10.0.100".parse().unwrap();
-    let of_blue = Service { backends: BTreeSet::from(["10.10.0.10".parse().unwrap()]), ..Service::default() };
-    blue.services = Arc::new([(blue_vip, of_blue)].into());
+    let of_blue = Service { backends: OrdSet::unit("10.10.0.10".parse().unwrap()), ..Service::default() };
+    blue.services = Services::unit(blue_vip, Arc::new(of_blue));
     desired.networks.insert("blue".into(), blue);
     let both = desired.sandboxes.get_mut(&"t10".into()).unwrap();
     both.attachments.push(attachment("blue", 10, 10));
@@ -398,7 +399,7 @@ async fn a_sandbox_on_two_networks_has_the_services_of_both_and_loses_those_it_l
     let asked = now(host, "t10", move || [ask(vip).unwrap(), ask(blue_vip).unwrap()]);
     assert_eq!(asked, ["t11", "t10"]);
 
-    desired.networks.get_mut(&"red".into()).unwrap().services = Arc::default();
+    desired.networks.get_mut(&"red".into()).unwrap().services = Services::new();
     desired.sandboxes.values_mut().for_each(|sandbox| sandbox.resolver = false);
     ensure_all(host, &desired).await;
     assert_eq!(now(host, "t10", move || ask(blue_vip).unwrap()), "t10");

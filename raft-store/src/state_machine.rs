@@ -91,6 +91,9 @@ impl State {
         let id = proposal.id;
         let (outcome, changes) = self.decide(proposal, at);
         let applied = matches!(outcome, Outcome::Applied { .. });
+        if applied {
+            self.tables.set_mark(mark_of(id));
+        }
         self.answered.remember(at.index, Answer { id, applied });
         (outcome, changes)
     }
@@ -174,7 +177,18 @@ fn change(tables: &mut Tables, proposal: Proposal, index: u64) -> Result<Vec<Cha
     Ok(changes)
 }
 
+/// Ids of proposals are random.
+fn mark_of(id: ProposalId) -> u64 {
+    (id >> 64) as u64 ^ id as u64
+}
+
 impl Answered {
+    /// Of the last change; zero if that is forgotten.
+    pub(crate) fn mark(&self) -> u64 {
+        let last = self.by_index.values().rev().find(|answer| answer.applied);
+        last.map_or(0, |answer| mark_of(answer.id))
+    }
+
     fn find(&self, id: ProposalId) -> Option<(u64, Answer)> {
         let index = *self.indexes.get(&id)?;
         Some((index, *self.by_index.get(&index)?))

@@ -35,6 +35,7 @@ use crate::{AddressOwner, Object, ObjectId};
 #[derive(Clone, Default)]
 pub struct Tables {
     index: u64,
+    mark: u64,
     clusters: OrdMap<ClusterId, Arc<Cluster>>,
     nodes: OrdMap<NodeId, Arc<Node>>,
     services: OrdMap<ServiceId, Arc<Service>>,
@@ -47,6 +48,7 @@ pub struct Tables {
     tasks_by_service: Index<ServiceId, (Slot, TaskId)>,
     tasks_by_node: Index<NodeId, TaskId>,
     tasks_by_network: Index<NetworkId, TaskId>,
+    placed: Index<NetworkId, (NodeId, TaskId)>,
     vnis: OrdMap<u32, NetworkId>,
     subnets: Subnets,
     addresses: Addresses,
@@ -57,6 +59,12 @@ impl Tables {
     /// The log index up to which everything is in here.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// Told by the last change, and the same on every replica that has it as its last: so an index and its mark name one
+    /// moment of one history.
+    pub fn mark(&self) -> u64 {
+        self.mark
     }
 
     pub fn get(&self, id: &ObjectId) -> Option<Object> {
@@ -155,6 +163,28 @@ impl Tables {
     ) -> impl Iterator<Item = &'a Arc<Task>> + use<'a> {
         let ids = self.tasks_by_network.get(network).into_iter().flatten();
         ids.filter_map(|id| self.tasks.get(id))
+    }
+
+    /// Nodes that have a task on the network which was assigned and has not ended.
+    pub fn nodes_by_network<'a>(&'a self, network: &NetworkId) -> impl Iterator<Item = &'a NodeId> + use<'a> {
+        // No id sorts after a tilde.
+        let after = |node: &NodeId| Bound::Excluded((node.clone(), TaskId::from("~")));
+        let placed = self.placed.get(network);
+        let first = placed.and_then(|placed| placed.get_min()).map(|(node, _)| node);
+        std::iter::successors(first, move |node| {
+            placed?.range((after(node), Bound::Unbounded)).next().map(|(node, _)| node)
+        })
+    }
+
+    /// Tasks of the node on the network which were assigned and have not ended.
+    pub fn placed_tasks<'a>(
+        &'a self,
+        network: &NetworkId,
+        node: &'a NodeId,
+    ) -> impl Iterator<Item = &'a TaskId> + use<'a> {
+        let placed = self.placed.get(network).into_iter();
+        let placed = placed.flat_map(move |placed| placed.range((node.clone(), TaskId::from(""))..));
+        placed.take_while(move |(of, _)| of == node).map(|(_, task)| task)
     }
 
     /// The keys of an encrypted network.
@@ -256,6 +286,10 @@ impl Tables {
         self.index = index;
     }
 
+    pub(crate) fn set_mark(&mut self, mark: u64) {
+        self.mark = mark;
+    }
+
     /// Puts `after` in the place of `before`, which must have been removed.
     pub(crate) fn insert(&mut self, after: Object, before: Option<&Object>) {
         let held = before.map(claims).unwrap_or_default();
@@ -296,6 +330,9 @@ impl Tables {
         }
         for network in networks_of_task(&task) {
             self.tasks_by_network.insert(network, task.id.clone());
+        }
+        for (network, node) in places(&task) {
+            self.placed.insert(network, (node.clone(), task.id.clone()));
         }
         self.tasks.insert(task.id.clone(), task);
     }
@@ -352,6 +389,9 @@ impl Tables {
         for network in networks_of_task(task) {
             self.tasks_by_network.remove(network, &task.id);
         }
+        for (network, node) in places(task) {
+            self.placed.remove(network, &(node.clone(), task.id.clone()));
+        }
         self.tasks.remove(&task.id);
     }
 
@@ -393,4 +433,11 @@ fn networks_of_service(service: &Service) -> impl Iterator<Item = &NetworkId> {
 fn networks_of_task(task: &Task) -> impl Iterator<Item = &NetworkId> {
     let asked = task.spec.networks.iter().map(|config| &config.network);
     asked.chain(task.attachments.iter().map(|attachment| &attachment.network))
+}
+
+/// Where the task is, as long as it is placed.
+fn places(task: &Task) -> impl Iterator<Item = (&NetworkId, &NodeId)> {
+    let node = task.node.as_ref().filter(|_| task.is_placed());
+    node.into_iter()
+        .flat_map(|node| task.attachments.iter().map(move |attachment| (&attachment.network, node)))
 }

@@ -16,13 +16,13 @@ pub mod runtime;
 mod task;
 mod timed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::model::{NodeId, TaskState};
+use proto::model::{NetworkId, NodeId, TaskState};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,13 +30,13 @@ use tokio_util::task::TaskTracker;
 
 pub use agent::{Dial, SessionView, Whereabouts};
 
-use agent::db::{Change, Database};
+use agent::db::{Change, Database, Remembered};
 use agent::drains::Drains;
 use agent::statuses::Statuses;
 use agent::{Agent, Finder, Parts};
 use description::Facts;
 use logpublish::LogPublisher;
-use network::{Kernel, Networks, Underlay};
+use network::{Keeper, Kernel, Networks, Underlay, Wish};
 use runtime::Runtime;
 use task::{Instruction, Roster, Shared, Supervisor};
 
@@ -115,8 +115,9 @@ impl Worker {
         let facts = config.facts();
         let stop = CancellationToken::new();
         let underlay = remembered.underlay.as_deref().and_then(Underlay::parse);
+        let keeper = keeper(&database, &remembered);
         let (networks, network) =
-            Networks::new(config.kernel.clone(), config.node_id.clone(), underlay, stop.clone());
+            Networks::new(config.kernel.clone(), config.node_id.clone(), underlay, keeper, stop.clone());
         let (roster_told, roster) = watch::channel(Roster::new());
         let (instructions, followed) = mpsc::channel(INSTRUCTIONS);
         let (view, session) = watch::channel(SessionView::default());
@@ -236,6 +237,19 @@ impl Worker {
         forgotten?;
         Ok(())
     }
+}
+
+/// Keeps the directory in the database, of the networks of the tasks that are there.
+fn keeper(database: &Database, remembered: &Remembered) -> Keeper {
+    let wishes = remembered.tasks.iter().filter_map(|(task, _)| Wish::read(task).ok());
+    let needed: BTreeSet<NetworkId> =
+        wishes.flat_map(|wish| wish.networks().cloned().collect::<Vec<_>>()).collect();
+    let database = database.clone();
+    let write = move |writes| {
+        let database = database.clone();
+        async move { database.write(vec![Change::Directory(writes)]).await }
+    };
+    Keeper::new(&remembered.directory, |network| needed.contains(network), write)
 }
 
 /// A node that cannot see its containers yet must not promise anything: the agent waits for `ready`.

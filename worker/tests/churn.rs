@@ -13,12 +13,12 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use netdriver::{Config, Netdriver, Place};
 use proto::network::network_update::Kind;
-use proto::network::{Endpoint, NetworkDirectory, NetworkUpdate};
+use proto::network::{Endpoint, NetworkDirectory, NetworkUpdate, WatchResponse};
 use proto::wire;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use worker::network::{Networks, Underlay, Wish};
+use worker::network::{Keeper, Networks, Underlay, Wish};
 
 /// What is counted is of the whole process.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -73,7 +73,7 @@ impl Wires {
         let driver = Arc::new(Netdriver::open(config).await.unwrap());
         let (id, vtep) = (format!("n{number}"), IpAddr::from([192, 0, 2, number]));
         let (networks, run) =
-            Networks::new(driver.clone(), id.as_str().into(), None, CancellationToken::new());
+            Networks::new(driver.clone(), id.as_str().into(), None, Keeper::none(), CancellationToken::new());
         let mut running = JoinSet::new();
         running.spawn(run);
         networks.begin(Underlay { local: vtep, port: 4789 });
@@ -167,14 +167,10 @@ impl Member {
     }
 }
 
-fn told(network: u8, index: u64, endpoints: Vec<Endpoint>) -> Vec<NetworkUpdate> {
-    let directory = NetworkDirectory { endpoints, ..Default::default() };
-    vec![NetworkUpdate {
-        network_id: format!("net{network}"),
-        index,
-        kind: Some(Kind::Complete(directory)),
-        confirm: false,
-    }]
+fn told(network: u8, index: u64, endpoints: Vec<Endpoint>) -> WatchResponse {
+    let kind = Some(Kind::Complete(NetworkDirectory { endpoints, ..Default::default() }));
+    let update = NetworkUpdate { network_id: format!("net{network}"), index, kind, confirm: false };
+    WatchResponse { updates: vec![update], moment: None }
 }
 
 /// Descriptors, threads and KiB of memory of this process.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use proto::model::{HealthState, NetworkId, NodeState, Service, Slot, Task, TaskState};
 use raft_store::{AddressOwner, Tables};
 
-use crate::directory::is_placed;
 use crate::error::Error;
 
 /// Characters of an id that are taken for the beginning of one.
@@ -174,7 +173,7 @@ pub fn placed<'a>(
 ) -> impl Iterator<Item = &'a Arc<Task>> {
     let on =
         move |task: &&Arc<Task>| task.attachments.iter().any(|attachment| attachment.network == *network);
-    tables.tasks_by_service(&service.id).filter(|task| is_placed(task)).filter(on)
+    tables.tasks_by_service(&service.id).filter(|task| task.is_placed()).filter(on)
 }
 
 /// The task's address of that family on the network.

@@ -13,7 +13,7 @@ use proto::model::{NetworkId, NodeId, NodeState, TaskId};
 use raft_store::{Store, Tables};
 use tokio::sync::watch;
 
-use super::entry::{is_ending, is_placed};
+use super::entry::is_ending;
 
 /// How long a task waits for nodes that do not confirm. Ordinarily all do within some tens of milliseconds; one that is
 /// cut off is down only after three heartbeats.
@@ -91,15 +91,13 @@ impl Confirmations {
 /// The nodes that may send the task connections, on which networks, and the index from which on they know better. None
 /// if nobody has to be asked: the task is to go on, or its service is no more.
 fn concerned(tables: &Tables, task: &TaskId) -> Option<(u64, BTreeSet<(NodeId, NetworkId)>)> {
-    let task = tables.task(task).filter(|task| is_ending(task) && is_placed(task))?;
+    let task = tables.task(task).filter(|task| is_ending(task) && task.is_placed())?;
     tables.service(&task.service)?;
     let mut concerned = BTreeSet::new();
     for attachment in &task.attachments {
-        let others = tables.tasks_by_network(&attachment.network).filter(|task| is_placed(task));
-        let nodes: BTreeSet<&NodeId> = others.filter_map(|task| task.node.as_ref()).collect();
         let is_up =
             |node: &&NodeId| tables.node(node).is_some_and(|node| node.status.state != NodeState::Down);
-        let up = nodes.into_iter().filter(is_up);
+        let up = tables.nodes_by_network(&attachment.network).filter(is_up);
         concerned.extend(up.map(|node| (node.clone(), attachment.network.clone())));
     }
     Some((task.meta.version, concerned))

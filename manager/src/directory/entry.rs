@@ -27,10 +27,10 @@ pub fn encryption(tables: &Tables, network: &NetworkId) -> Option<Encryption> {
         .keys
         .iter()
         .map(|key| NetworkKey { generation: key.generation, secret: key.secret.expose().clone() });
-    let members = super::members(tables, network).into_iter().filter_map(|node| {
+    let members = tables.nodes_by_network(network).filter_map(|node| {
         Some(Member {
-            vtep: tables.node(&node)?.vtep()?.to_string(),
-            incarnation: keyring.members.get(&node)?.incarnation.to_vec(),
+            vtep: tables.node(node)?.vtep()?.to_string(),
+            incarnation: keyring.members.get(node)?.incarnation.to_vec(),
             node_id: node.to_string(),
         })
     });
@@ -55,7 +55,7 @@ pub fn virtual_ip_of(tables: &Tables, network: &NetworkId, service: &ServiceId) 
 /// A task on a node that is down stays: it may well live, and whoever reaches it shall find it. It is not ready, since
 /// nobody can tell.
 pub fn endpoint(tables: &Tables, network: &NetworkId, task: &Task) -> Option<Endpoint> {
-    let attachment = attachment(task, network).filter(|_| is_placed(task))?;
+    let attachment = attachment(task, network).filter(|_| task.is_placed())?;
     let node = tables.node(task.node.as_ref()?)?;
     let mac = mac(attachment)?;
     Some(Endpoint {
@@ -94,11 +94,6 @@ fn virtual_ip(network: &NetworkId, service: &Service) -> Option<VirtualIp> {
         addresses,
         aliases: config.map(|config| config.aliases.clone()).unwrap_or_default(),
     })
-}
-
-/// Has a node, which may need the network for it, and has not ended.
-pub fn is_placed(task: &Task) -> bool {
-    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
 }
 
 /// Runs, is healthy and shall go on running.

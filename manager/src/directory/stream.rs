@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use proto::model::{NetworkId, NodeId};
 use proto::network::network_update::Kind;
-use proto::network::{Gone, NetworkDifference, NetworkUpdate};
+use proto::network::{Gone, Moment, NetworkDifference, NetworkUpdate};
 use raft_store::{Commit, Tables};
 
+use super::journal::Recent;
 use super::touched::{Entries, Touched};
 use super::{entry, need};
 use crate::fanout::Marks;
@@ -17,6 +18,8 @@ pub struct Known {
     node: NodeId,
     /// Networks that the node was told of, with what may have changed in them since.
     networks: BTreeMap<NetworkId, Entries>,
+    /// What it knows from earlier streams, of networks that it was not told of by this one.
+    earlier: BTreeMap<NetworkId, Moment>,
     needs: Needs,
 }
 
@@ -34,21 +37,23 @@ enum Needs {
 pub struct Due {
     gone: Vec<NetworkId>,
     complete: Vec<NetworkId>,
+    /// What follows a moment of an earlier stream, which had this index.
+    resumed: Vec<(NetworkId, Entries, u64)>,
     changed: Vec<(NetworkId, Entries)>,
 }
 
 impl Known {
-    /// Nothing was told yet.
-    pub fn new(node: NodeId) -> Self {
-        Self { node, networks: BTreeMap::new(), needs: Needs::Changed }
+    /// Nothing was told yet by this stream, and `earlier` by others.
+    pub fn new(node: NodeId, earlier: BTreeMap<NetworkId, Moment>) -> Self {
+        Self { node, networks: BTreeMap::new(), earlier, needs: Needs::Changed }
     }
 
     /// Takes what is to be told now. Whoever takes it tells it.
-    pub fn take_due(&mut self, tables: &Tables) -> Due {
+    pub fn take_due(&mut self, tables: &Tables, recent: &Recent) -> Due {
         let mut due = Due::default();
         let needs = std::mem::replace(&mut self.needs, Needs::Same);
         if needs != Needs::Same {
-            self.follow_needs(tables, needs == Needs::Lost, &mut due);
+            self.follow_needs(tables, needs == Needs::Lost, recent, &mut due);
         }
         for (network, entries) in &mut self.networks {
             if *entries != Entries::default() {
@@ -58,16 +63,22 @@ impl Known {
         due
     }
 
-    fn follow_needs(&mut self, tables: &Tables, again: bool, due: &mut Due) {
+    fn follow_needs(&mut self, tables: &Tables, again: bool, recent: &Recent, due: &mut Due) {
         let needed = need::networks(tables, &self.node);
         let gone = self.networks.extract_if(.., |network, _| !needed.contains(network));
         due.gone = gone.map(|(network, _)| network).collect();
+        let mut earlier = std::mem::take(&mut self.earlier);
         for network in needed {
-            if again || !self.networks.contains_key(&network) {
-                self.networks.insert(network.clone(), Entries::default());
-                due.complete.push(network);
+            if !again && self.networks.contains_key(&network) {
+                continue;
+            }
+            self.networks.insert(network.clone(), Entries::default());
+            match earlier.remove(&network).and_then(|then| Some((recent.since(&network, &then)?, then))) {
+                Some((entries, then)) => due.resumed.push((network, entries, then.index)),
+                None => due.complete.push(network),
             }
         }
+        due.gone.extend(earlier.into_keys());
     }
 }
 
@@ -86,7 +97,13 @@ impl Due {
         let changed = self.changed.iter().map(|(network, entries)| {
             update(network, Kind::Difference(difference(tables, network, entries)))
         });
-        gone.chain(complete).chain(changed).collect()
+        let resumed = self.resumed.iter().map(|(network, entries, since)| {
+            let difference = NetworkDifference { since: *since, ..difference(tables, network, entries) };
+            let told = update(network, Kind::Difference(difference));
+            // Whether it has confirmed what it was told before is not known here.
+            NetworkUpdate { confirm: told.confirm || is_left(tables, network), ..told }
+        });
+        gone.chain(complete).chain(resumed).chain(changed).collect()
     }
 }
 
@@ -101,6 +118,11 @@ fn is_awaited(tables: &Tables, kind: &Kind) -> bool {
     tasks.any(|endpoint| {
         tables.task(&endpoint.task_id.as_str().into()).is_some_and(|task| entry::is_leaving(task))
     })
+}
+
+/// Whether a task of the network waits for nodes to know that it goes.
+fn is_left(tables: &Tables, network: &NetworkId) -> bool {
+    tables.tasks_by_network(network).any(|task| entry::is_leaving(task))
 }
 
 fn difference(tables: &Tables, network: &NetworkId, entries: &Entries) -> NetworkDifference {
@@ -125,6 +147,7 @@ fn difference(tables: &Tables, network: &NetworkId, entries: &Entries) -> Networ
 
 impl Marks for Known {
     type Touched = Touched;
+    type Journal = Recent;
 
     fn touched(commit: &Commit) -> Option<Touched> {
         let touched = Touched::by(commit);

@@ -8,18 +8,19 @@ use proto::model::{
     NodeState, Sensitive, TaskState,
 };
 use proto::network::network_update::Kind;
-use proto::network::{Encryption, Endpoint, KeysReport, NetworkDirectory, NetworkUpdate, VirtualIp};
+use proto::network::{Encryption, Endpoint, KeysReport, Moment, NetworkDirectory, NetworkUpdate, VirtualIp};
 use raft_store::{Store, Tables};
 
+use super::journal::Recent;
 use super::stream::Known;
 use super::{entry, need, report};
-use crate::fanout::Marks;
+use crate::fanout::{Journal, Marks};
 use crate::fixtures::{
     in_state, network, network_id, node, node_id, put, remove, service, store, task, task_id,
 };
 
 /// What a node makes of the updates.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Learned(BTreeMap<String, Entries>);
 
 /// By task and by service; keys and members.
@@ -71,6 +72,10 @@ fn whole(tables: &Tables, node: u8) -> Learned {
 struct Follower {
     number: u8,
     known: Known,
+    /// Of its manager.
+    recent: Recent,
+    /// What the last response said.
+    moment: Moment,
     watch: raft_store::Watch,
     learned: Learned,
     /// The last updates asked to be confirmed.
@@ -79,24 +84,56 @@ struct Follower {
 
 impl Follower {
     fn new(store: &Store, number: u8) -> Self {
-        let known = Known::new(node_id(number));
-        Self { number, known, watch: store.watch(), learned: Learned::default(), asked: false }
+        let known = Known::new(node_id(number), BTreeMap::new());
+        let mut recent = Recent::default();
+        recent.begin(&store.view());
+        let moment = recent.now();
+        Self {
+            number,
+            known,
+            recent,
+            moment,
+            watch: store.watch(),
+            learned: Learned::default(),
+            asked: false,
+        }
+    }
+
+    /// Goes to a manager with this journal, of which `watch` follows. What it tells first, by index of `since`.
+    fn move_to(&mut self, store: &Store, (recent, watch): (Recent, raft_store::Watch)) -> Vec<NetworkUpdate> {
+        let known = self.learned.0.keys().map(|id| (NetworkId::from(id.as_str()), self.moment)).collect();
+        self.known = Known::new(node_id(self.number), known);
+        (self.recent, self.watch) = (recent, watch);
+        self.hear();
+        self.tell(store)
+    }
+
+    fn hear(&mut self) {
+        while let Some(commit) = self.watch.try_next().unwrap() {
+            let touched = Known::touched(&commit);
+            self.recent.note(&commit, touched.as_ref());
+            if let Some(touched) = touched {
+                self.known.mark(&node_id(self.number), &touched);
+            }
+        }
+    }
+
+    fn tell(&mut self, store: &Store) -> Vec<NetworkUpdate> {
+        let view = store.view();
+        let updates = self.known.take_due(&view, &self.recent).updates(&view);
+        assert!(updates.iter().all(|update| update.index == view.index()));
+        if !updates.is_empty() {
+            self.moment = self.recent.now();
+        }
+        self.asked = updates.iter().any(|update| update.confirm);
+        self.learned.apply(updates.clone());
+        updates
     }
 
     /// Hears all commits so far, then tells once. How many updates there were.
     fn catch_up(&mut self, store: &Store) -> usize {
-        while let Some(commit) = self.watch.try_next().unwrap() {
-            if let Some(touched) = Known::touched(&commit) {
-                self.known.mark(&node_id(self.number), &touched);
-            }
-        }
-        let view = store.view();
-        let updates = self.known.take_due(&view).updates(&view);
-        assert!(updates.iter().all(|update| update.index == view.index()));
-        let count = updates.len();
-        self.asked = updates.iter().any(|update| update.confirm);
-        self.learned.apply(updates);
-        count
+        self.hear();
+        self.tell(store).len()
     }
 }
 
@@ -238,6 +275,70 @@ async fn after_a_gap_everything_is_told_again() {
     assert_eq!(follower.learned, whole(&store.view(), 1));
 }
 
+#[tokio::test]
+async fn who_comes_again_is_told_what_has_changed_or_everything() {
+    let store = two_nodes_on_two_networks().await;
+    let mut other = Manager::new(&store);
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    let ended = || in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Failed);
+    put(&store, [ended()]).await;
+    remove(&store, task_id(2)).await;
+    let moment = follower.moment;
+    let updates = follower.move_to(&store, other.journal(&store));
+    let [NetworkUpdate { kind: Some(Kind::Difference(difference)), .. }] = &updates[..] else {
+        panic!("{updates:?}")
+    };
+    assert_eq!(
+        (difference.since, difference.removed_endpoints.as_slice()),
+        (moment.index, &["task2".to_owned()][..])
+    );
+    assert!(difference.set_endpoints.is_empty() && difference.set_virtual_ips.is_empty());
+
+    // The same index of another history, an index that is to come, and one before all that the manager has heard of.
+    let known = |index, mark| BTreeMap::from([(network_id(1), Moment { index, mark })]);
+    let Moment { index, mark } = follower.moment;
+    let late = Manager::new(&store).journal(&store).0;
+    put(&store, [node(3)]).await;
+    let journal = other.journal(&store).0;
+    for (moment, recent, resumes) in [
+        (known(index, mark), &journal, true),
+        (known(index, mark ^ 1), &journal, false),
+        (known(index + 1000, mark), &journal, false),
+        (known(index, mark), &late, true),
+        (known(index - 1, mark), &late, false),
+    ] {
+        let updates =
+            Known::new(node_id(1), moment.clone()).take_due(&store.view(), recent).updates(&store.view());
+        let differs = matches!(updates[..], [NetworkUpdate { kind: Some(Kind::Difference(_)), .. }]);
+        assert_eq!(differs, resumes, "{moment:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_node_no_longer_needs_is_gone_when_it_comes_again() {
+    let store = two_nodes_on_two_networks().await;
+    let mut other = Manager::new(&store);
+    let mut follower = Follower::new(&store, 2);
+    follower.catch_up(&store);
+    put(&store, [in_state(task(3, &service(2, &[2]), 2, &[2]), TaskState::Failed)]).await;
+    follower.move_to(&store, other.journal(&store));
+    assert_eq!(follower.learned.networks(), ["network1"]);
+}
+
+#[tokio::test]
+async fn a_node_that_comes_again_is_asked_to_confirm_what_is_waited_for() {
+    let store = two_nodes_on_two_networks().await;
+    let mut other = Manager::new(&store);
+    let mut leaving = in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Running);
+    leaving.desired = TaskState::Shutdown;
+    put(&store, [leaving]).await;
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    let updates = follower.move_to(&store, other.journal(&store));
+    assert!(updates.len() == 1 && follower.asked, "the first manager may not have heard the answer");
+}
+
 fn keyring(number: u8, epoch: u64) -> Keyring {
     let secret = Sensitive::new(vec![number; 32]);
     Keyring {
@@ -305,6 +406,34 @@ enum Step {
     /// Node, network and incarnation.
     Report(u8, u8, u8),
     Tell(u8),
+    /// To the manager of this number.
+    Move(u8, u8),
+    /// A manager of this number starts again: its journal begins here.
+    Begin(u8),
+}
+
+/// What a manager has: every commit from some view on, whenever it is asked.
+struct Manager {
+    begun: raft_store::View,
+    commits: Vec<std::sync::Arc<raft_store::Commit>>,
+    watch: raft_store::Watch,
+}
+
+impl Manager {
+    fn new(store: &Store) -> Self {
+        let watch = store.watch();
+        Self { begun: watch.view.clone(), commits: Vec::new(), watch }
+    }
+
+    fn journal(&mut self, store: &Store) -> (Recent, raft_store::Watch) {
+        while let Some(commit) = self.watch.try_next().unwrap() {
+            self.commits.push(commit);
+        }
+        let mut recent = Recent::default();
+        recent.begin(&self.begun);
+        self.commits.iter().for_each(|commit| recent.note(commit, Known::touched(commit).as_ref()));
+        (recent, store.watch())
+    }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -320,11 +449,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (1..3u8, 1..4u64).prop_map(|(network, epoch)| Step::Keys(network, epoch)),
         3 => (1..4u8, 1..4u8, 1..4u8).prop_map(|(node, network, drawn)| Step::Report(node, network, drawn)),
         4 => (0..3u8).prop_map(Step::Tell),
+        2 => (0..3u8, 0..2u8).prop_map(|(follower, manager)| Step::Move(follower, manager)),
+        1 => (0..2u8).prop_map(Step::Begin),
     ];
     prop::collection::vec(step, 1..40)
 }
 
-async fn take(store: &Store, followers: &mut [Follower], step: &Step) {
+async fn take(store: &Store, followers: &mut [Follower], managers: &mut [Manager], step: &Step) {
     let view = store.view();
     let known = |number: u8| view.task(&task_id(number)).map(|task| (**task).clone());
     match step {
@@ -349,6 +480,23 @@ async fn take(store: &Store, followers: &mut [Follower], step: &Step) {
         Step::Tell(follower) => {
             followers[usize::from(*follower)].catch_up(store);
         }
+        Step::Move(follower, manager) => {
+            let follower = &mut followers[usize::from(*follower)];
+            let (then, knew) = (follower.moment, follower.learned.clone());
+            let manager = &mut managers[usize::from(*manager)];
+            for update in follower.move_to(store, manager.journal(store)) {
+                let since = match update.kind.unwrap() {
+                    Kind::Difference(difference) => difference.since,
+                    Kind::Complete(_) => 0,
+                    Kind::Gone(_) => continue,
+                };
+                // By differences exactly where it can be.
+                let known = knew.0.contains_key(&update.network_id) && manager.begun.index() <= then.index;
+                assert_eq!(since, if known { then.index } else { 0 });
+            }
+            assert_eq!(follower.learned, whole(&store.view(), follower.number));
+        }
+        Step::Begin(manager) => managers[usize::from(*manager)] = Manager::new(store),
         Step::Assign(..) => {}
     }
 }
@@ -356,7 +504,7 @@ async fn take(store: &Store, followers: &mut [Follower], step: &Step) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whenever each node is told, it ends up with the whole, and never hears of another network.
+    /// Whenever each node is told, and by whichever manager, it ends up with the whole, and never hears of another network.
     #[test]
     fn differences_add_up_to_the_whole(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -366,8 +514,9 @@ proptest! {
             put(&store, [network(1), network(2), network(3)]).await;
             put(&store, [service(1, &[1]), service(2, &[2])]).await;
             let mut followers = [1, 2, 3].map(|number| Follower::new(&store, number));
+            let mut managers = [1, 2].map(|_| Manager::new(&store));
             for step in &steps {
-                take(&store, &mut followers, step).await;
+                take(&store, &mut followers, &mut managers, step).await;
             }
             for follower in &mut followers {
                 follower.catch_up(&store);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::model::{Keyring, NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId};
 use raft_store::{Change, Commit, Object, Tables};
 
-use super::entry::{is_leaving, is_placed, is_ready};
+use super::entry::{is_leaving, is_ready};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Touched {
@@ -37,6 +37,7 @@ impl Touched {
         for change in &commit.changes {
             touched.add(change, &commit.view);
         }
+        touched.add_members(commit);
         touched
     }
 
@@ -48,14 +49,10 @@ impl Touched {
         match (before, after) {
             (Some(Object::Task(task)), None) | (None, Some(Object::Task(task))) => {
                 self.add_task(task);
-                self.add_members(task, tables);
             }
             (Some(Object::Task(before)), Some(Object::Task(after))) if shown(before) != shown(after) => {
                 self.add_task(before);
                 self.add_task(after);
-                if placement(before) != placement(after) {
-                    self.add_members(after, tables);
-                }
             }
             (Some(Object::Service(before)), Some(Object::Service(after)))
                 if virtual_ips(before) != virtual_ips(after) =>
@@ -79,11 +76,28 @@ impl Touched {
         }
     }
 
-    /// Who takes part in encrypted networks of the task may have changed.
-    fn add_members(&mut self, task: &Task, tables: &Tables) {
-        let networks = task.attachments.iter().map(|attachment| &attachment.network);
-        for network in networks.filter(|network| tables.keyring(network).is_some()) {
-            self.networks.entry(network.clone()).or_default().encryption = true;
+    /// Encrypted networks on which a node has got its first task or lost its last one. A node with others there takes
+    /// part as before.
+    fn add_members(&mut self, commit: &Commit) {
+        let mut moves: BTreeMap<(NetworkId, NodeId), Moves<'_>> = BTreeMap::new();
+        for Change { before, after } in &commit.changes {
+            for (place, task) in
+                before.as_ref().and_then(Object::as_task).into_iter().flat_map(|task| places(task))
+            {
+                moves.entry(place).or_default().left.insert(task);
+            }
+            for (place, task) in
+                after.as_ref().and_then(Object::as_task).into_iter().flat_map(|task| places(task))
+            {
+                moves.entry(place).or_default().come.insert(task);
+            }
+        }
+        for ((network, node), Moves { left, come }) in moves {
+            let tables = &commit.view;
+            let stays = || tables.placed_tasks(&network, &node).any(|task| !come.contains(task));
+            if left.is_empty() != come.is_empty() && tables.keyring(&network).is_some() && !stays() {
+                self.networks.entry(network).or_default().encryption = true;
+            }
         }
     }
 
@@ -109,9 +123,29 @@ impl Touched {
                 let entries = self.networks.entry(attachment.network.clone()).or_default();
                 entries.tasks.insert(task.id.clone());
             }
-            self.add_members(task, tables);
+            // Where its tunnel ends is told of members, too.
+            for network in task.attachments.iter().map(|attachment| &attachment.network) {
+                if tables.keyring(network).is_some() {
+                    self.networks.entry(network.clone()).or_default().encryption = true;
+                }
+            }
         }
     }
+}
+
+/// Tasks that were on a network and node before a commit, and that are there after it.
+#[derive(Default)]
+struct Moves<'a> {
+    left: BTreeSet<&'a TaskId>,
+    come: BTreeSet<&'a TaskId>,
+}
+
+/// Where a task is, as long as it is placed.
+fn places(task: &Task) -> impl Iterator<Item = ((NetworkId, NodeId), &TaskId)> {
+    let node = task.node.as_ref().filter(|_| task.is_placed());
+    let networks = task.attachments.iter().map(|attachment| &attachment.network);
+    node.into_iter()
+        .flat_map(move |node| networks.clone().map(|network| ((network.clone(), node.clone()), &task.id)))
 }
 
 /// What of a task the directory shows. Most changes of a task (a message, a state on the way up) are none here. One that
@@ -119,12 +153,7 @@ impl Touched {
 fn shown(task: &Task) -> impl PartialEq + use<'_> {
     let names = (&task.annotations.name, &task.service_annotations.name);
     let awaited = is_leaving(task).then_some(task.meta.version);
-    is_placed(task).then_some((&task.node, &task.attachments, names, is_ready(task), awaited))
-}
-
-/// What makes a node a member of the task's networks.
-fn placement(task: &Task) -> impl PartialEq + use<'_> {
-    is_placed(task).then_some((&task.node, &task.attachments))
+    task.is_placed().then_some((&task.node, &task.attachments, names, is_ready(task), awaited))
 }
 
 fn virtual_ips(service: &Service) -> impl PartialEq + use<'_> {

@@ -27,7 +27,7 @@ pub fn stream(
 ) -> impl Stream<Item = Result<AssignmentsMessage, Status>> + Send {
     async_stream::stream! {
         let mut assigned = Assigned::new(node);
-        let first = subscription.read(|view, marks| {
+        let first = subscription.read(|view, marks, _| {
             *marks = Marks::default();
             view
         });
@@ -37,7 +37,7 @@ pub fn stream(
                 yield Err(end);
                 return;
             }
-            let (marks, view) = subscription.read(|view, marks| (std::mem::take(marks), view));
+            let (marks, view) = subscription.read(|view, marks, _| (std::mem::take(marks), view));
             if let Some(message) = assigned.difference(&view, marks) {
                 yield Ok(message);
             }
@@ -174,6 +174,7 @@ impl Touched {
 
 impl fanout::Marks for Marks {
     type Touched = Touched;
+    type Journal = fanout::Nothing<Touched>;
 
     fn touched(commit: &Commit) -> Option<Touched> {
         let mut touched = Touched(BTreeMap::new());

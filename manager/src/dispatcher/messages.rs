@@ -22,7 +22,7 @@ pub fn stream(
         let mut group = managers.watch();
         loop {
             group.mark_unchanged();
-            let view = subscription.read(|view, _| view);
+            let view = subscription.read(|view, _, _| view);
             let message = match view.node(session.node()) {
                 Some(node) if node.status.state != NodeState::Down => {
                     message(&view, &session, node, &managers)

@@ -78,6 +78,7 @@ pub struct Touched {
 
 impl fanout::Marks for Marks {
     type Touched = Touched;
+    type Journal = fanout::Nothing<Touched>;
 
     fn touched(commit: &Commit) -> Option<Touched> {
         let mut touched = Touched { nodes: BTreeSet::new(), everybody: false };

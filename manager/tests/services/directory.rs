@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::model::TaskState;
 use proto::network::directory_client::DirectoryClient;
 use proto::network::network_update::Kind;
-use proto::network::{ConfirmRequest, Confirmed, DrainRequest, WatchRequest};
+use proto::network::{ConfirmRequest, Confirmed, DrainRequest, Known, WatchRequest, WatchResponse};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{NodeDescription, SessionRequest};
 use tonic::Code;
@@ -27,9 +27,11 @@ async fn a_network_comes_changes_and_goes_with_the_nodes_tasks() {
     let mut session = dispatcher.session(request).await.unwrap().into_inner();
     let session_id = session.message().await.unwrap().unwrap().session_id;
     let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
-    let wrong = client.watch(WatchRequest { session_id: "x".into(), index: 0 }).await.unwrap_err();
+    let wrong =
+        client.watch(WatchRequest { session_id: "x".into(), index: 0, known: vec![] }).await.unwrap_err();
     assert_eq!(wrong.code(), Code::NotFound);
-    let mut updates = client.watch(WatchRequest { session_id, index: 0 }).await.unwrap().into_inner();
+    let mut updates =
+        client.watch(WatchRequest { session_id, index: 0, known: vec![] }).await.unwrap().into_inner();
     let mut next = async || {
         let mut response = soon("an update", updates.message()).await.unwrap().unwrap();
         assert_eq!(response.updates.len(), 1);
@@ -112,7 +114,8 @@ async fn nothing_older_is_told_than_the_node_knows() {
     // Another manager told the node more than this one has heard of yet.
     let index = swarm.store.view().index() + 1;
     let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
-    let mut updates = client.watch(WatchRequest { session_id, index }).await.unwrap().into_inner();
+    let mut updates =
+        client.watch(WatchRequest { session_id, index, known: vec![] }).await.unwrap().into_inner();
     let early = tokio::time::timeout(Duration::from_millis(300), updates.message()).await;
     assert!(early.is_err(), "{early:?}");
     put(&swarm.store, [task(2, &web, 1, &[1])]).await;
@@ -120,4 +123,49 @@ async fn nothing_older_is_told_than_the_node_knows() {
     let Some(Kind::Complete(all)) = told.kind else { panic!("the whole first") };
     assert!(told.index >= index && all.endpoints.len() == 2, "{} {}", told.index, all.endpoints.len());
     swarm.stop().await;
+}
+
+/// Two managers with the same store. What they tell a node first that comes with what it knows.
+#[tokio::test]
+async fn who_comes_from_another_manager_is_told_differences_and_the_whole_by_one_that_started_later() {
+    let first = Swarm::start().await;
+    let store = first.store.clone();
+    let second = Swarm::start_on(store.clone(), "manager2").await;
+    put(&store, [node(1), node(2)]).await;
+    put(&store, [network(1)]).await;
+    let web = service(1, &[1]);
+    put(&store, [web.clone()]).await;
+    put(&store, [task(1, &web, 1, &[1]), task(2, &web, 2, &[1])]).await;
+
+    let all = first_told(&first, vec![]).await;
+    let Some(Kind::Complete(_)) = all.updates[0].kind else { panic!("{all:?}") };
+    let moment = all.moment.unwrap();
+    put(&store, [in_state(task(2, &web, 2, &[1]), TaskState::Running)]).await;
+    let known = vec![Known { network_id: "network1".into(), moment: Some(moment) }];
+
+    let told = first_told(&second, known.clone()).await;
+    let Some(Kind::Difference(difference)) = &told.updates[0].kind else { panic!("{told:?}") };
+    assert_eq!((difference.since, difference.set_endpoints.len()), (moment.index, 1));
+    assert!(difference.set_endpoints[0].ready && difference.set_virtual_ips.is_empty());
+
+    let third = Swarm::start_on(store.clone(), "manager3").await;
+    let told = first_told(&third, known).await;
+    let Some(Kind::Complete(all)) = &told.updates[0].kind else { panic!("{told:?}") };
+    assert_eq!(all.endpoints.len(), 2);
+    for swarm in [first, second, third] {
+        swarm.stop().await;
+    }
+}
+
+/// The first that a node is told in a new session with this manager.
+async fn first_told(swarm: &Swarm, known: Vec<Known>) -> WatchResponse {
+    let mut dispatcher = DispatcherClient::new(swarm.worker(&node_id(1)));
+    let request = SessionRequest { description: Some(NodeDescription::default()), ..Default::default() };
+    let mut session = dispatcher.session(request).await.unwrap().into_inner();
+    let session_id = session.message().await.unwrap().unwrap().session_id;
+    let index = known.iter().filter_map(|known| known.moment).map(|moment| moment.index).max();
+    let request = WatchRequest { session_id, index: index.unwrap_or_default(), known };
+    let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
+    let mut updates = client.watch(request).await.unwrap().into_inner();
+    soon("an update", updates.message()).await.unwrap().unwrap()
 }

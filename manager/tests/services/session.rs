@@ -194,7 +194,7 @@ async fn a_node_has_one_stream_of_each_kind_the_newest() {
     let mut second = joined.client.assignments(assignments()).await.unwrap().into_inner();
     assert_eq!(ended(&mut first).await.code(), Code::Aborted);
     let mut directory = DirectoryClient::new(swarm.worker(&node_id(1)));
-    let watch = || WatchRequest { session_id: session_id.clone(), index: 0 };
+    let watch = || WatchRequest { session_id: session_id.clone(), index: 0, known: vec![] };
     let mut older = directory.watch(watch()).await.unwrap().into_inner();
     let _newer = directory.watch(watch()).await.unwrap().into_inner();
     assert_eq!(ended(&mut older).await.code(), Code::Aborted);

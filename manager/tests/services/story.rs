@@ -92,7 +92,7 @@ async fn two_replicas_run_on_two_nodes_and_know_each_other() {
     put(&swarm.store, [node(1), node(2)]).await;
     let (mut first, mut second) = (Worker::start(&swarm, 1).await, Worker::start(&swarm, 2).await);
     let mut client = DirectoryClient::new(swarm.worker(&node_id(1)));
-    let request = WatchRequest { session_id: first.session_id.clone(), index: 0 };
+    let request = WatchRequest { session_id: first.session_id.clone(), index: 0, known: vec![] };
     let mut directory = client.watch(request).await.unwrap().into_inner();
 
     let service = create(&swarm).await;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::desired::{Attachment, Overlay, Peer, SandboxKey, Subnet};
+use crate::desired::{Attachment, Overlay, Peer, PeerKey, SandboxKey, Subnet};
 use crate::error::Error;
 use crate::esp;
 use crate::mac::mac_for;
@@ -30,6 +30,18 @@ const MTU_MIN: u16 = 68;
 
 /// The namespace without its ports.
 pub fn frame(overlay: &Overlay, mtu: u32, offload: bool) -> Namespace {
+    let mut frame = devices(overlay, mtu, offload);
+    if let Some(vxlan) = frame.links.get_mut(name::VXLAN) {
+        let remote = || overlay.peers.values().filter(|peer| is_remote(overlay.local, peer));
+        vxlan.tunnels = remote().map(|peer| (peer.mac, peer.vtep)).collect();
+        let neighbours = |peer: &Peer| peer.addresses.iter().map(|address| (*address, peer.mac)).collect();
+        vxlan.neighbours = remote().flat_map(|peer| -> Vec<_> { neighbours(peer) }).collect();
+    }
+    frame
+}
+
+/// The same without the entries for peers, of which there may be many.
+pub fn devices(overlay: &Overlay, mtu: u32, offload: bool) -> Namespace {
     let vxlan = Link { offload: Some(offload), ..vxlan(overlay, mtu) };
     let links = [(name::BRIDGE.to_owned(), bridge(overlay, mtu)), (name::VXLAN.to_owned(), vxlan)];
     Namespace { links: BTreeMap::from(links), ..Namespace::default() }
@@ -58,20 +70,12 @@ fn vxlan(overlay: &Overlay, mtu: u32) -> Link {
         learning: false,
         proxy: true,
     };
-    let is_remote = |peer: &&Peer| peer.vtep != overlay.local && !is_foreign(overlay, peer);
-    let remote = || overlay.peers.values().filter(is_remote);
-    let neighbours = |peer: &'_ Peer| {
-        let mac = peer.mac;
-        peer.addresses.clone().into_iter().map(move |address| (address, mac))
-    };
     Link {
         mtu: Some(mtu),
         master: Some(name::BRIDGE.to_owned()),
         port: Some(Port { learning: false, flood: true, isolated: false }),
         quiet: true,
         up: true,
-        tunnels: remote().map(|peer| (peer.mac, peer.vtep)).collect(),
-        neighbours: remote().flat_map(neighbours).collect(),
         ..Link::bare(Kind::Vxlan(device))
     }
 }
@@ -124,19 +128,20 @@ pub fn validate(overlay: &Overlay) -> Result<(), Error> {
     Ok(())
 }
 
-/// A VXLAN device sends by one address family.
-fn is_foreign(overlay: &Overlay, peer: &Peer) -> bool {
-    peer.vtep.is_ipv4() != overlay.local.is_ipv4()
+/// Has entries in the tables: is not on this node and can be reached.
+pub fn is_remote(local: IpAddr, peer: &Peer) -> bool {
+    peer.vtep != local && !is_foreign(local, peer)
 }
 
-/// What is wrong with peers that are left out: one must not cost the network all the others.
-pub fn left_out(overlay: &Overlay) -> impl Iterator<Item = Error> {
-    let foreign = overlay.peers.iter().filter(|(_, peer)| is_foreign(overlay, peer));
-    foreign.map(|(key, peer)| Error::ForeignTunnel {
-        peer: key.clone(),
-        vtep: peer.vtep,
-        local: overlay.local,
-    })
+/// A VXLAN device sends by one address family.
+pub fn is_foreign(local: IpAddr, peer: &Peer) -> bool {
+    peer.vtep.is_ipv4() != local.is_ipv4()
+}
+
+/// Peers that are left out, with their VTEPs: one must not cost the network all the others.
+pub fn left_out(overlay: &Overlay) -> impl Iterator<Item = (&PeerKey, IpAddr)> {
+    let foreign = overlay.peers.iter().filter(|(_, peer)| is_foreign(overlay.local, peer));
+    foreign.map(|(key, peer)| (key, peer.vtep))
 }
 
 #[cfg(test)]

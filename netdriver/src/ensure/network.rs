@@ -7,8 +7,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
 use super::{carry_out, check_key, encryption, failure, report};
-use crate::desired::{NetworkKey, Overlay};
+use crate::desired::{NetworkKey, Overlay, PeerKey};
 use crate::driver::overlay;
+use crate::entries::Entries;
 use crate::error::Error;
 use crate::model::{Kind, Namespace, Place, World};
 use crate::observe::{self, Look};
@@ -36,8 +37,7 @@ impl Netdriver {
         };
         match result {
             Ok((done, errors)) => {
-                let errors = errors.into_iter().map(|error| explain(overlay, error));
-                let errors = errors.chain(overlay::left_out(overlay)).collect();
+                let errors = errors.into_iter().map(|error| explain(overlay, error)).collect();
                 report(&subject, (done, errors))
             }
             Err(error) => failure(&subject, error),
@@ -49,23 +49,34 @@ impl Netdriver {
         let state = self.networks.lease(key);
         let frame = state.frame.read().await;
         let Some(mtu) = *frame else { return Ok(None) };
-        let _entries = state.entries.lock().await;
+        let mtu = overlay.mtu.map_or(mtu, u32::from);
+        let mut known = state.entries.lock().await;
         let mut sites = self.sites().await;
         let place = Place::Network(key.clone());
-        let devices = Look::Devices(&[name::BRIDGE, name::VXLAN]);
-        let Some(found) = look(&mut sites, &place, devices).await? else { return Ok(None) };
-        let mtu = overlay.mtu.map_or(mtu, u32::from);
-        let actions = plan(
-            &one(&place, overlay::frame(overlay, mtu, self.config.vxlan_checksum_offload)),
-            &one(&place, found),
-        );
+        let offload = self.config.vxlan_checksum_offload;
+        // What is known is forgotten if anything fails from here on.
+        let by_difference = match known.take() {
+            Some(entries) => differences(&mut sites, &place, overlay, (mtu, offload), entries).await?,
+            None => None,
+        };
+        let (actions, entries) = match by_difference {
+            Some((actions, entries)) => (actions, Some(entries)),
+            None => {
+                let devices = Look::Devices(&[name::BRIDGE, name::VXLAN]);
+                let Some(found) = look(&mut sites, &place, devices).await? else { return Ok(None) };
+                (plan(&one(&place, overlay::frame(overlay, mtu, offload)), &one(&place, found)), None)
+            }
+        };
         if !actions.iter().all(Action::is_entry) {
             return Ok(None);
         }
         let (mut done, mut errors) = self.secure(&mut sites, overlay).await?;
         let outcome = apply::apply(&mut sites, actions).await;
+        let entries = entries.or_else(|| Entries::of(overlay)).filter(|_| outcome.errors.is_empty());
         done.extend(outcome.done);
         errors.extend(outcome.errors);
+        errors.extend(left_out(overlay, entries.as_ref()));
+        *known = entries;
         Ok(Some((done, errors)))
     }
 
@@ -74,6 +85,8 @@ impl Netdriver {
         let state = self.networks.lease(key);
         let mut frame = state.frame.write().await;
         *frame = None;
+        let mut known = state.entries.lock().await;
+        *known = None;
         let mut shielded = Vec::new();
         if overlay.encryption.is_some() {
             self.can_encrypt()?;
@@ -96,8 +109,10 @@ impl Netdriver {
         errors.extend(secured.1);
         let carried_out = carry_out(&mut sites, &one(&place, wanted), &found).await;
         *frame = carried_out.1.iter().all(is_about_entry).then_some(mtu);
+        *known = carried_out.1.is_empty().then(|| Entries::of(overlay)).flatten();
         done.extend(carried_out.0);
         errors.extend(carried_out.1);
+        errors.extend(left_out(overlay, known.as_ref()));
         Ok((done, errors))
     }
 
@@ -151,6 +166,7 @@ impl Netdriver {
         let state = self.networks.lease(key);
         let mut frame = state.frame.write().await;
         *frame = None;
+        *state.entries.lock().await = None;
         let mut sites = self.sites().await;
         let place = Place::Network(key.clone());
         let found = match look(&mut sites, &place, Look::Whole).await? {
@@ -168,6 +184,35 @@ impl Netdriver {
             errors.extend(unsecured.1);
         }
         Ok((done, errors))
+    }
+}
+
+/// What changed peers change in tables that are as they were left. `None` if only the whole tables tell, or if the
+/// devices are not in order.
+async fn differences(
+    sites: &mut Sites<'_>,
+    place: &Place,
+    overlay: &Overlay,
+    (mtu, offload): (u32, bool),
+    mut entries: Entries,
+) -> Result<Option<(Vec<Action>, Entries)>, Error> {
+    let devices = Look::Frame(&[name::BRIDGE, name::VXLAN]);
+    let Some(found) = look(sites, place, devices).await? else { return Ok(None) };
+    if !plan(&one(place, overlay::devices(overlay, mtu, offload)), &one(place, found)).is_empty() {
+        return Ok(None);
+    }
+    let Some(changes) = entries.follow(overlay) else { return Ok(None) };
+    let actions = changes.into_iter().map(|change| Action::link(place, name::VXLAN, change));
+    Ok(Some((actions.collect(), entries)))
+}
+
+/// What is wrong with peers that are left out.
+fn left_out(overlay: &Overlay, known: Option<&Entries>) -> Vec<Error> {
+    let error =
+        |(peer, vtep): (&PeerKey, _)| Error::ForeignTunnel { peer: peer.clone(), vtep, local: overlay.local };
+    match known {
+        Some(entries) => entries.left_out().map(error).collect(),
+        None => overlay::left_out(overlay).map(error).collect(),
     }
 }
 

@@ -37,7 +37,7 @@ impl Netdriver {
         wanted: Steering,
         known: &mut Option<Known>,
     ) -> Report {
-        if let Err(error) = wanted.validate() {
+        if let Err(error) = wanted.validate(known.as_ref()) {
             return failure(subject, error);
         }
         match self.settle(key, wanted, known).await {

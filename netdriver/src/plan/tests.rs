@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::{Action, Change, LinkChange, plan};
-use crate::desired::{Attachment, Overlay, Peer, Sandbox, SandboxKey, Subnet};
+use crate::desired::{Attachment, Overlay, Peer, PeerKey, Sandbox, SandboxKey, Subnet};
 use crate::driver::gateway::Gateway;
 use crate::driver::{overlay, sandbox};
 use crate::mac::{Mac, mac_for};
@@ -124,7 +125,7 @@ fn network(vni: u32, peers: &[(u8, u8)]) -> Overlay {
         let address: IpAddr = [10, 0, 0, *number].into();
         let peer =
             Peer { mac: mac_for(address), addresses: vec![address], vtep: [192, 168, 0, *vtep].into() };
-        (number.to_string().into(), peer)
+        (PeerKey::new(number.to_string()), Arc::new(peer))
     });
     Overlay {
         vni,

@@ -3,13 +3,14 @@
 //!
 //! The kernel keeps connections as long as it likes; nothing else is ever forgotten here.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use nix::errno::Errno;
 
+use super::balanced::Balanced;
 use super::read::address;
-use crate::desired::Services;
 use crate::netlink::Refusal;
 use crate::nfnetlink::{Attributes, CONNTRACK, Message, NfSocket, find};
 
@@ -24,19 +25,17 @@ const TUPLE_IP: u16 = 1;
 const SOURCES: [u16; 2] = [1, 3];
 const DESTINATIONS: [u16; 2] = [2, 4];
 
-/// Forgets connections to backends that `now` has not. With `before`, which such connections were pruned by, only
-/// if there can be any. How many were forgotten.
-pub fn prune(socket: &mut NfSocket, before: Option<&Services>, now: &Services) -> Result<usize, Refusal> {
-    let concerned = |virtual_address: &IpAddr| {
-        now.contains_key(virtual_address) || before.is_some_and(|before| before.contains_key(virtual_address))
-    };
-    match before {
-        None if now.is_empty() => return Ok(0),
-        Some(before) if all(before).all(|(address, backend)| may_go_on(now, address, backend)) => {
-            return Ok(0);
-        }
-        _ => {}
+/// Forgets connections to backends that `now` has not. With `before`, which such connections were pruned by, only of
+/// addresses where there can be any. How many were forgotten.
+pub fn prune(socket: &mut NfSocket, before: Option<&Balanced>, now: &Balanced) -> Result<usize, Refusal> {
+    let left = before.map(|before| left(before, now));
+    if left.as_ref().map_or(now.is_empty(), BTreeSet::is_empty) {
+        return Ok(0);
     }
+    let concerned = |address: &IpAddr| match &left {
+        Some(left) => left.contains(address),
+        None => now.get(address).is_some(),
+    };
     let dump = Message { kind: GET, flags: NLM_F_DUMP, family: 0, attributes: Attributes::default() };
     let mut forgotten = 0;
     for flow in socket.ask(&dump)? {
@@ -50,13 +49,17 @@ pub fn prune(socket: &mut NfSocket, before: Option<&Services>, now: &Services) -
     Ok(forgotten)
 }
 
-fn all(services: &Services) -> impl Iterator<Item = (&IpAddr, &IpAddr)> {
-    services.iter().flat_map(|(address, service)| {
-        service.backends.iter().chain(&service.leaving).map(move |backend| (address, backend))
-    })
+/// Addresses that had backends which they have no more.
+fn left(before: &Balanced, now: &Balanced) -> BTreeSet<IpAddr> {
+    let changes = now.since(before).into_iter();
+    let left = changes.filter(|(address, (before, _))| {
+        let mut backends = before.iter().flat_map(|before| before.backends.iter().chain(&before.leaving));
+        backends.any(|backend| !may_go_on(now, address, backend))
+    });
+    left.map(|(address, _)| address).collect()
 }
 
-fn may_go_on(services: &Services, address: &IpAddr, backend: &IpAddr) -> bool {
+fn may_go_on(services: &Balanced, address: &IpAddr, backend: &IpAddr) -> bool {
     let service = services.get(address);
     service.is_some_and(|service| service.backends.contains(backend) || service.leaving.contains(backend))
 }

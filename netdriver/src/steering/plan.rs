@@ -1,15 +1,19 @@
 //! Decides which operations lead from what was found to what is wanted, and what is there afterwards.
 //!
-//! Pure. Backends are numbered in the order of their addresses. A number that gets another backend is removed and put
-//! within one transaction, so no packet ever sees it missing.
+//! Pure. Costs what the difference costs, however many services and backends there are beside it. Backends have numbers
+//! without gaps; one that goes is followed by a new one or by the last, so the others keep theirs. A number that gets
+//! another backend is removed and put within one transaction, so no packet ever sees it missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::ordset::DiffItem;
+
+use super::balanced::Changes;
 use super::operation::{Family, Operation};
-use super::{Found, Steering, Table};
-use crate::desired::{Service, Services};
+use super::{Found, Numbers, Steering, Table};
+use crate::desired::Service;
 
 /// The table is none where nothing is wanted.
 pub fn plan(found: &Found, wanted: &Steering) -> (Vec<Operation>, Option<Table>) {
@@ -37,18 +41,19 @@ fn change(table: &Table, wanted: &Steering, operations: &mut Vec<Operation>) -> 
     if wanted.resolver && !table.resolver {
         operations.push(Operation::Resolve);
     }
-    let mut fans = table.fans.clone();
-    if !Arc::ptr_eq(&table.services, &wanted.services) {
-        frame(&mut fans, &wanted.services, operations);
-        elements(&table.services, &wanted.services, operations);
-    }
-    Table { resolver: wanted.resolver, fans, services: Arc::clone(&wanted.services) }
+    let mut table = Table { resolver: wanted.resolver, ..table.clone() };
+    let before = std::mem::replace(&mut table.services, wanted.services.clone());
+    let changes = wanted.services.since(&before);
+    frame(&mut table.fans, &changes, operations);
+    elements(&mut table.numbers, &changes, operations);
+    table
 }
 
 /// The chains that the services need. Those that they no longer need stay: there are no more than there ever were
 /// backends.
-fn frame(fans: &mut BTreeMap<Family, BTreeSet<u32>>, services: &Services, operations: &mut Vec<Operation>) {
-    for (address, service) in services {
+fn frame(fans: &mut BTreeMap<Family, BTreeSet<u32>>, changes: &Changes<'_>, operations: &mut Vec<Operation>) {
+    let wanted = changes.iter().filter_map(|(address, (_, after))| Some((address, (*after)?)));
+    for (address, service) in wanted {
         let family = Family::of(address);
         let fans = fans.entry(family).or_insert_with(|| {
             operations.push(Operation::Serve(family));
@@ -60,30 +65,63 @@ fn frame(fans: &mut BTreeMap<Family, BTreeSet<u32>>, services: &Services, operat
     }
 }
 
-fn elements(found: &Services, wanted: &Services, operations: &mut Vec<Operation>) {
-    let none = Service::default();
-    for (address, service) in found.iter().filter(|(address, _)| !wanted.contains_key(address)) {
+fn elements(numbers: &mut Numbers, changes: &Changes<'_>, operations: &mut Vec<Operation>) {
+    let gone = changes.iter().filter_map(|(address, (before, after))| match after {
+        None => Some((address, (*before)?)),
+        Some(_) => None,
+    });
+    for (address, service) in gone {
         operations.push(remove(*address, service));
-        backends(*address, service, &none, operations);
+        let before = numbers.remove(address).unwrap_or_default();
+        backends(*address, &before, &[], operations);
     }
-    for (address, service) in wanted {
-        match found.get(address) {
-            Some(before) if before.backends == service.backends => {}
-            Some(before) => {
-                if count(before) != count(service) {
-                    operations.push(remove(*address, before));
-                }
-                backends(*address, before, service, operations);
-                if count(before) != count(service) {
-                    operations.push(put(*address, service));
-                }
-            }
-            None => {
-                backends(*address, &none, service, operations);
-                operations.push(put(*address, service));
-            }
+    let wanted = changes.iter().filter_map(|(address, (before, after))| Some((*address, *before, (*after)?)));
+    for (address, before, service) in wanted {
+        let old = numbers.get(&address).cloned().unwrap_or_default();
+        let new = match before {
+            Some(before) if before.backends == service.backends => continue,
+            Some(before) => renumber(&old, before, service),
+            None => service.backends.iter().copied().collect(),
+        };
+        let resized = before.is_none_or(|before| count(before) != count(service));
+        if let Some(before) = before.filter(|_| resized) {
+            operations.push(remove(address, before));
+        }
+        backends(address, &old, &new, operations);
+        if resized {
+            operations.push(put(address, service));
+        }
+        numbers.insert(address, Arc::new(new));
+    }
+}
+
+/// New backends take the numbers of those that are gone, then the next ones; the last fill what is left open.
+fn renumber(old: &[IpAddr], before: &Service, after: &Service) -> Vec<IpAddr> {
+    let (mut gone, mut new) = (BTreeSet::new(), Vec::new());
+    for difference in before.backends.diff(&after.backends) {
+        match difference {
+            DiffItem::Add(backend) => new.push(*backend),
+            DiffItem::Remove(backend) => _ = gone.insert(*backend),
         }
     }
+    let mut new = new.into_iter();
+    let mut order = old.to_vec();
+    let mut number = 0;
+    while number < order.len() && !gone.is_empty() {
+        if gone.remove(&order[number]) {
+            match new.next() {
+                Some(backend) => order[number] = backend,
+                None => {
+                    // What comes in its place may be gone, too.
+                    order.swap_remove(number);
+                    continue;
+                }
+            }
+        }
+        number += 1;
+    }
+    order.extend(new);
+    order
 }
 
 fn put(address: IpAddr, service: &Service) -> Operation {
@@ -97,14 +135,11 @@ fn remove(address: IpAddr, service: &Service) -> Operation {
     if service.backends.is_empty() { Operation::Permit(address) } else { Operation::Remove(address) }
 }
 
-fn backends(address: IpAddr, found: &Service, wanted: &Service, operations: &mut Vec<Operation>) {
-    let (mut before, mut after) = (found.backends.iter(), wanted.backends.iter());
-    for number in 0.. {
-        let (old, new) = (before.next(), after.next());
-        if old.is_none() && new.is_none() {
-            return;
-        }
+fn backends(address: IpAddr, before: &[IpAddr], after: &[IpAddr], operations: &mut Vec<Operation>) {
+    for index in 0..before.len().max(after.len()) {
+        let (old, new) = (before.get(index), after.get(index));
         if old != new {
+            let number = u32::try_from(index).expect("a network has fewer addresses");
             operations.extend(old.map(|_| Operation::RemoveBackend(address, number)));
             operations.extend(new.map(|backend| Operation::PutBackend(address, number, *backend)));
         }
@@ -120,6 +155,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use imbl::OrdSet;
+
+    use crate::desired::Services;
 
     /// What the operations do to a table; panics where the kernel would refuse.
     #[derive(Debug, Default, Clone, PartialEq)]
@@ -163,13 +201,13 @@ mod tests {
         /// Each address leads to its backends, each once, and nothing else is there.
         fn check(&self, wanted: &Steering) {
             assert_eq!((self.table, self.resolver), (!wanted.is_empty(), wanted.resolver));
-            assert_eq!(self.addresses.len(), wanted.services.len());
-            for (address, service) in &*wanted.services {
-                let reached: BTreeSet<_> =
+            assert_eq!(self.addresses.len(), wanted.services.iter().count());
+            for (address, service) in wanted.services.iter() {
+                let reached: OrdSet<_> =
                     (0..self.addresses[address]).map(|n| self.backends[&(*address, n)]).collect();
                 assert_eq!(reached, service.backends);
             }
-            let backends: usize = wanted.services.values().map(|service| service.backends.len()).sum();
+            let backends: usize = wanted.services.iter().map(|(_, service)| service.backends.len()).sum();
             assert_eq!(self.backends.len(), backends);
         }
     }
@@ -182,9 +220,9 @@ mod tests {
         fn any_services()(
             services in prop::collection::btree_map((0..4_u8, any::<bool>()), prop::collection::btree_set(10..18_u8, 0..6), 0..6),
         ) -> Services {
-            let service = |v6, numbers: BTreeSet<u8>| Service {
-                backends: numbers.into_iter().map(|number| address(number, v6)).collect(),
-                ..Service::default()
+            let service = |v6, numbers: BTreeSet<u8>| {
+                let backends = numbers.into_iter().map(|number| address(number, v6)).collect();
+                Arc::new(Service { backends, ..Service::default() })
             };
             services.into_iter().map(|((n, v6), numbers)| (address(n, v6), service(v6, numbers))).collect()
         }
@@ -192,7 +230,7 @@ mod tests {
 
     prop_compose! {
         fn any_steering()(resolver in any::<bool>(), services in any_services()) -> Steering {
-            Steering { resolver, services: Arc::new(services) }
+            Steering { resolver, services: std::iter::once(services).collect() }
         }
     }
 
@@ -218,13 +256,13 @@ mod tests {
 
     #[test]
     fn one_backend_more_is_two_elements_and_no_rule_if_there_is_a_chain() {
-        let service = |numbers: &[u8]| Service {
-            backends: numbers.iter().map(|number| address(*number, false)).collect(),
-            ..Service::default()
+        let service = |numbers: &[u8]| {
+            let backends = numbers.iter().map(|number| address(*number, false)).collect();
+            Arc::new(Service { backends, ..Service::default() })
         };
         let services = |web: &[u8], db: &[u8]| {
             let all = [(address(1, false), service(web)), (address(2, false), service(db))];
-            Steering { resolver: true, services: Arc::new(all.into()) }
+            Steering { resolver: true, services: std::iter::once(Services::from_iter(all)).collect() }
         };
         let (_, table) = plan(&Found::Nothing, &services(&[10, 11], &[20]));
         let (operations, _) = plan(&Found::Table(table.unwrap()), &services(&[10, 11], &[20, 21]));

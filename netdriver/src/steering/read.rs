@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use netlink_packet_core::NLM_F_DUMP;
 use nix::errno::Errno;
 
@@ -11,7 +12,7 @@ use super::operation::{
     Family, GET_CHAIN, GET_ELEMENT, GET_GENERATION, GET_RULE, GET_SET, GET_TABLE, INET, TABLE,
 };
 use super::rules::{self, Chain};
-use super::{Found, Table};
+use super::{Found, Numbers, Table};
 use crate::desired::{Service, Services};
 use crate::netlink::Refusal;
 use crate::nfnetlink::{Attributes, Message, NfSocket, find, list, number};
@@ -32,7 +33,7 @@ pub fn table(socket: &mut NfSocket) -> Result<Found, Refusal> {
     let chains = chains(socket)?;
     let maps = maps(socket)?;
     let mut table = Table { resolver: chains.contains_key("resolver"), ..Table::default() };
-    let mut services = Services::new();
+    let mut numbers = OrdMap::new();
     for family in Family::ALL {
         if !rules::of_family(family).iter().any(|chain| chains.contains_key(&chain.name)) {
             continue;
@@ -41,10 +42,11 @@ pub fn table(socket: &mut NfSocket) -> Result<Found, Refusal> {
         if [family.services(), family.backends(), family.refused()].iter().any(|map| !maps.contains(map)) {
             return Ok(Found::Strange);
         }
-        let Some(found) = services_of(socket, family)? else { return Ok(Found::Strange) };
-        services.extend(found);
+        let Some(found) = numbers_of(socket, family)? else { return Ok(Found::Strange) };
+        numbers.extend(found);
     }
-    table.services = Arc::new(services);
+    table.services = std::iter::once(services(&numbers)).collect();
+    table.numbers = numbers;
     Ok(if chains == expected(&table) { Found::Table(table) } else { Found::Strange })
 }
 
@@ -104,8 +106,8 @@ fn maps(socket: &mut NfSocket) -> Result<BTreeSet<String>, Refusal> {
     Ok(sets.iter().filter(|set| text(set, &[1]) == TABLE).map(|set| text(set, &[2])).collect())
 }
 
-/// None if they do not fit together.
-fn services_of(socket: &mut NfSocket, family: Family) -> Result<Option<Services>, Refusal> {
+/// The backends of each address in the order of their numbers; none if they do not fit together.
+fn numbers_of(socket: &mut NfSocket, family: Family) -> Result<Option<Numbers>, Refusal> {
     let mut counts = BTreeMap::new();
     for Element { key, attributes } in elements(socket, &family.services())? {
         let fan = family.parse_fan(&text(&attributes, &[2, 2, 2]));
@@ -118,29 +120,36 @@ fn services_of(socket: &mut NfSocket, family: Family) -> Result<Option<Services>
         };
         counts.insert(address, 0);
     }
-    let mut services: Services = counts.keys().map(|address| (*address, Service::default())).collect();
-    let mut numbers = BTreeMap::new();
+    let mut slots = BTreeMap::new();
     for Element { key, attributes } in elements(socket, &family.backends())? {
         let slot = key
             .split_last_chunk()
             .and_then(|(key, number)| Some((address(key)?, u32::from_ne_bytes(*number))));
         let backend = find(&attributes, &[2, 1]).and_then(address);
         let (Some(slot), Some(backend)) = (slot, backend) else { return Ok(None) };
-        numbers.insert(slot, backend);
+        slots.insert(slot, backend);
     }
-    // In the order of their numbers, which must be that of the addresses.
-    for ((address, number), backend) in numbers {
-        let Some(service) = services.get_mut(&address) else { return Ok(None) };
-        if service.backends.last().is_some_and(|last| *last >= backend)
-            || number as usize != service.backends.len()
-        {
-            return Ok(None);
+    let mut numbers: BTreeMap<IpAddr, Vec<IpAddr>> = counts.keys().map(|a| (*a, Vec::new())).collect();
+    for ((address, number), backend) in slots {
+        match numbers.get_mut(&address) {
+            Some(backends) if backends.len() == number as usize => backends.push(backend),
+            _ => return Ok(None),
         }
-        service.backends.insert(backend);
     }
-    let fits =
-        |(address, service): (&IpAddr, &Service)| counts.get(address) == Some(&super::plan::count(service));
-    Ok(services.iter().all(fits).then_some(services))
+    let fits = |(address, backends): (&IpAddr, &Vec<IpAddr>)| {
+        let different: BTreeSet<_> = backends.iter().collect();
+        different.len() == backends.len() && counts[address] as usize == backends.len()
+    };
+    let fits = numbers.iter().all(fits);
+    Ok(fits.then(|| numbers.into_iter().map(|(address, backends)| (address, Arc::new(backends))).collect()))
+}
+
+fn services(numbers: &Numbers) -> Services {
+    let service = |backends: &Arc<Vec<IpAddr>>| {
+        let backends = backends.iter().copied().collect();
+        Arc::new(Service { backends, ..Service::default() })
+    };
+    numbers.iter().map(|(address, backends)| (*address, service(backends))).collect()
 }
 
 /// An element of a map or a set.

@@ -221,9 +221,9 @@ pub fn attachment(network: &str, vni: u8, number: u16) -> Attachment {
     Attachment { network: network.into(), mac: mac_for(addresses[0].addr()), addresses, subnets: Vec::new() }
 }
 
-pub fn peer(vni: u8, number: u16, vtep: IpAddr) -> (PeerKey, Peer) {
+pub fn peer(vni: u8, number: u16, vtep: IpAddr) -> (PeerKey, Arc<Peer>) {
     let addresses: Vec<IpAddr> = addresses(vni, number).iter().map(|net| net.addr()).collect();
-    (PeerKey::new(format!("e{number}")), Peer { mac: mac_for(addresses[0]), addresses, vtep })
+    (PeerKey::new(format!("e{number}")), Arc::new(Peer { mac: mac_for(addresses[0]), addresses, vtep }))
 }
 
 /// One network with one sandbox on each host; the sandbox of host `i` is endpoint `10 + i`.

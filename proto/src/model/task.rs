@@ -33,6 +33,13 @@ pub struct Task {
     pub log_driver: Option<Driver>,
 }
 
+impl Task {
+    /// Has a node, which may need the task's networks for it, and has not ended.
+    pub fn is_placed(&self) -> bool {
+        self.status.state >= TaskState::Assigned && !self.status.state.is_terminal()
+    }
+}
+
 /// Numbers replicas from 1. Tasks of global services have 0 and are told apart by node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u64);

@@ -70,6 +70,7 @@ pub(super) fn read(reader: &mut Reader) -> Result<(SnapshotMeta, State), Error> 
         }
     }
     state.tables.set_index(meta.last_log_id.map_or(0, |last| last.index));
+    state.tables.set_mark(state.answered.mark());
     Ok((meta, state))
 }
 

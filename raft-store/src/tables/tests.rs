@@ -1,6 +1,6 @@
 //! The indexes against a naive recomputation, over random histories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -107,6 +107,19 @@ fn assert_same_indexes(kept: &Tables, anew: &Tables) {
     assert!(kept.tasks_by_service.pairs().eq(anew.tasks_by_service.pairs()));
     assert!(kept.tasks_by_node.pairs().eq(anew.tasks_by_node.pairs()));
     assert!(kept.tasks_by_network.pairs().eq(anew.tasks_by_network.pairs()));
+    assert!(kept.placed.pairs().eq(anew.placed.pairs()));
+    for network in kept.networks() {
+        let nodes: BTreeSet<_> =
+            kept.placed.get(&network.id).into_iter().flatten().map(|(node, _)| node).collect();
+        assert!(kept.nodes_by_network(&network.id).eq(nodes.iter().copied()));
+        for node in nodes {
+            let placed = |task: &&Arc<Task>| {
+                task.is_placed() && task.attachments.iter().any(|place| place.network == network.id)
+            };
+            let tasks = kept.tasks_by_node(node).filter(placed).map(|task| &task.id);
+            assert!(kept.placed_tasks(&network.id, node).eq(tasks));
+        }
+    }
     assert_eq!(kept.vnis, anew.vnis);
     assert!(kept.subnets.iter().eq(anew.subnets.iter()));
     for network in ["net0", "net1", "net2"].map(NetworkId::from) {

@@ -1,9 +1,10 @@
-//! What a node must remember without a manager: its tasks, how they ended, where managers are.
+//! What a node must remember without a manager: its tasks, how they ended, where managers are, who else is on its
+//! networks.
 //!
 //! Decides nothing; it is read once at the start and written as things change. Writes that come together share one
 //! transaction, and each is on disk once its caller has been answered.
 //!
-//! Invariant: no registry credential is written; after a restart they come with the assignments again.
+//! Invariant: no registry credential is written, and no key; after a restart they come from a manager again.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 const TASKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tasks");
 const STATUSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("statuses");
 const NODE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("node");
+const DIRECTORY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("directory");
 
 const MANAGERS: &str = "managers";
 const UNDERLAY: &str = "underlay";
@@ -58,6 +60,8 @@ pub struct Remembered {
     pub managers: Vec<wire::WeightedPeer>,
     /// Address and port, as text.
     pub underlay: Option<String>,
+    /// As [`Change::Directory`] has put it.
+    pub directory: Vec<(String, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -67,6 +71,8 @@ pub enum Change {
     Remove(TaskId),
     Managers(Vec<wire::WeightedPeer>),
     Underlay(String),
+    /// Keys with their values; without one it is removed.
+    Directory(Vec<(String, Option<Vec<u8>>)>),
     /// Forgets everything.
     Clear,
 }
@@ -79,6 +85,7 @@ impl Change {
             Self::Remove(_) => "removal",
             Self::Managers(_) => "managers",
             Self::Underlay(_) => "underlay",
+            Self::Directory(_) => "directory",
             Self::Clear => "nothing",
         }
     }
@@ -131,6 +138,7 @@ fn read(file: &redb::Database) -> Result<Remembered, Error> {
     write.open_table(TASKS)?;
     write.open_table(STATUSES)?;
     write.open_table(NODE)?;
+    write.open_table(DIRECTORY)?;
     write.commit()?;
     let read = file.begin_read()?;
     let (tasks, statuses, node) =
@@ -147,6 +155,10 @@ fn read(file: &redb::Database) -> Result<Remembered, Error> {
     }
     let underlay = node.get(UNDERLAY)?;
     remembered.underlay = underlay.map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned());
+    for entry in read.open_table(DIRECTORY)?.iter()? {
+        let (key, value) = entry?;
+        remembered.directory.push((key.value().to_owned(), value.value().to_vec()));
+    }
     Ok(remembered)
 }
 
@@ -171,6 +183,7 @@ fn commit(file: &redb::Database, batch: &[Write]) -> Result<(), Error> {
         let mut tasks = write.open_table(TASKS)?;
         let mut statuses = write.open_table(STATUSES)?;
         let mut node = write.open_table(NODE)?;
+        let mut directory = write.open_table(DIRECTORY)?;
         for change in batch.iter().flat_map(|write| &write.changes) {
             failpoint::reached(format_args!("database: write {}", change.kind()));
             match change {
@@ -192,7 +205,16 @@ fn commit(file: &redb::Database, batch: &[Write]) -> Result<(), Error> {
                 Change::Underlay(text) => {
                     node.insert(UNDERLAY, text.as_bytes())?;
                 }
+                Change::Directory(writes) => {
+                    for (key, value) in writes {
+                        match value {
+                            Some(value) => _ = directory.insert(key.as_str(), value.as_slice())?,
+                            None => _ = directory.remove(key.as_str())?,
+                        }
+                    }
+                }
                 Change::Clear => {
+                    directory.retain(|_, _| false)?;
                     tasks.retain(|_, _| false)?;
                     statuses.retain(|_, _| false)?;
                     node.retain(|_, _| false)?;
@@ -243,9 +265,11 @@ mod tests {
             Change::Task(Box::new(with_credentials("t2"))),
             Change::Status("t2".into(), Box::new(status)),
             Change::Underlay("192.0.2.1 4789".into()),
+            Change::Directory(vec![("a".into(), Some(vec![1])), ("b".into(), Some(vec![2]))]),
         ];
         database.write(changes).await.unwrap();
-        database.write(vec![Change::Remove("t1".into())]).await.unwrap();
+        let forget = Change::Directory(vec![("a".into(), None)]);
+        database.write(vec![Change::Remove("t1".into()), forget]).await.unwrap();
         drop(database);
         thread.await.unwrap();
 
@@ -258,5 +282,6 @@ mod tests {
         let [(task, Some(status))] = remembered.tasks.as_slice() else { panic!("{remembered:?}") };
         assert_eq!((task.id.as_str(), status.state()), ("t2", wire::TaskState::Starting));
         assert_eq!(remembered.underlay.as_deref(), Some("192.0.2.1 4789"));
+        assert_eq!(remembered.directory, [("b".to_owned(), vec![2])]);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proto::model::Node;
 use proto::network::directory_client::DirectoryClient;
-use proto::network::{KeysReport, ReportKeysRequest, WatchRequest};
+use proto::network::{KeysReport, ReportKeysRequest};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{AssignmentsRequest, HeartbeatRequest, SessionMessage, SessionRequest};
 use tonic::transport::Channel;
@@ -197,12 +197,12 @@ async fn follow_assignments(
 
 async fn follow_directory(parts: &Parts, channel: Channel, session_id: &str) -> Result<Infallible, Error> {
     let mut directory = DirectoryClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-    let request = WatchRequest { session_id: session_id.to_owned(), index: parts.networks.told() };
+    let request = parts.networks.watch_request(session_id).await;
     let stream = directory.watch(request).await;
     let mut stream = stream.map_err(|status| Error::call("Directory.Watch", status))?.into_inner();
     loop {
         let told = next("Directory.Watch", &mut stream).await?;
-        parts.networks.update(told.updates).await?;
+        parts.networks.update(told).await?;
     }
 }
 

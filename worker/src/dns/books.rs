@@ -46,20 +46,20 @@ impl Books {
 /// What may be told of `now`, of which the kernel's tables have `reachable`.
 pub fn tellable(now: &Book, reachable: &Book) -> Book {
     let mut book = now.clone();
-    for (task, endpoint) in now.endpoints_unlike(reachable) {
-        let before = reachable.endpoint(task);
+    for (task, before, endpoint) in now.endpoints_since(reachable) {
+        let Some(endpoint) = endpoint.filter(|endpoint| endpoint.ready) else { continue };
         let reached =
             before.is_some_and(|before| before.peer == endpoint.peer && before.node == endpoint.node);
-        if endpoint.ready && !reached {
+        if !reached {
             let waiting = crate::network::Endpoint { ready: false, ..(**endpoint).clone() };
             book.set_endpoint(task.clone(), waiting);
         }
     }
-    let others = now.virtual_ips().filter(|(service, virtual_ip)| {
-        reachable.virtual_ip(service).is_none_or(|before| before.addresses != virtual_ip.addresses)
-    });
-    for (service, _) in others {
-        book.remove_virtual_ip(service);
+    for service in now.virtual_ips_since(reachable) {
+        let addresses = |book: &Book| book.virtual_ip(service).map(|virtual_ip| virtual_ip.addresses.clone());
+        if addresses(reachable) != addresses(now) {
+            book.remove_virtual_ip(service);
+        }
     }
     book
 }

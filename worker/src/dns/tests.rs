@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
@@ -37,11 +38,11 @@ fn endpoint(service: &str, task: &str, address: [u8; 4], ready: bool) -> Endpoin
         hostname: format!("{service}-{task}"),
         ready,
         lost: false,
-        peer: Peer {
+        peer: Arc::new(Peer {
             mac: mac_for(IpAddr::from(address)),
             addresses: vec![address.into()],
             vtep: [192, 0, 2, 2].into(),
-        },
+        }),
     }
 }
 
@@ -203,7 +204,7 @@ fn addresses_lead_back_to_names() {
 fn both_families_have_their_own_type() {
     let mut world = World::new();
     let mut both = endpoint("six", "t8", [10, 0, 1, 41], true);
-    both.peer.addresses.push("fd00::29".parse().unwrap());
+    Arc::make_mut(&mut both.peer).addresses.push("fd00::29".parse().unwrap());
     world.books[0].set_endpoint("t8".into(), both);
     assert_eq!(world.ask("six.", RecordType::A).unwrap().1, ["10.0.1.41"]);
     assert_eq!(world.ask("six.", RecordType::AAAA).unwrap().1, ["fd00::29"]);
@@ -268,8 +269,12 @@ fn what_is_new_is_told_once_it_can_be_reached_and_what_is_gone_at_once() {
     now.remove_endpoint(&"t1".into());
     now.set_endpoint("t3".into(), endpoint("Web", "t3", [10, 0, 1, 13], true));
     now.set_endpoint("t7".into(), endpoint("Web", "t7", [10, 0, 1, 17], true));
-    let moved = Peer { vtep: [192, 0, 2, 9].into(), ..now.endpoint(&"t2".into()).unwrap().peer.clone() };
-    now.set_endpoint("t2".into(), Endpoint { peer: moved, ..endpoint("Web", "t2", [10, 0, 1, 12], true) });
+    let moved =
+        Peer { vtep: [192, 0, 2, 9].into(), ..Peer::clone(&now.endpoint(&"t2".into()).unwrap().peer) };
+    now.set_endpoint(
+        "t2".into(),
+        Endpoint { peer: Arc::new(moved), ..endpoint("Web", "t2", [10, 0, 1, 12], true) },
+    );
     now.set_virtual_ip("id-db".into(), virtual_ip("db", [10, 0, 1, 3]));
 
     let told = tellable(&now, &reachable);

@@ -12,13 +12,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use netdriver::{Incarnation, NetworkKey, Services, Subject};
 use proto::model::{NetworkId, NodeId, TaskId};
-use proto::network::NetworkUpdate;
+use proto::network::{self as wire, NetworkUpdate, WatchResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::confirm::{Confirmations, Confirmed};
 use super::encryption::KeysReport;
+use super::keeper::Keeper;
 use super::kernel::{Kernel, Outcome};
 use super::state::{Dirty, State, Underlay};
 use super::wish::{Place, Wish, network_key, sandbox_key};
@@ -41,7 +42,9 @@ pub(super) enum Request {
     Attach(TaskId, Wish, Reply),
     Detach(TaskId, Wish, Reply),
     Begin(Underlay),
-    Update(Vec<NetworkUpdate>, oneshot::Sender<Result<(), DirectoryError>>),
+    /// What a new stream can go on from.
+    Known(oneshot::Sender<(u64, Vec<wire::Known>)>),
+    Update(WatchResponse, oneshot::Sender<Result<(), DirectoryError>>),
     /// What is known of a task, and of the network if it is on it; none if there is no such task.
     Know(TaskId, Option<NetworkId>, oneshot::Sender<Option<Known>>),
     Settle,
@@ -63,7 +66,7 @@ pub struct Known {
 pub struct Told {
     pub index: u64,
     pub book: Book,
-    pub services: Arc<Services>,
+    pub services: Services,
 }
 
 pub(super) struct Actor {
@@ -73,6 +76,7 @@ pub(super) struct Actor {
     books: Books,
     /// What of each network the kernel's tables have.
     reachable: BTreeMap<NetworkId, Book>,
+    keeper: Keeper,
     dirty: Dirty,
     settled: bool,
     mended: Arc<AtomicU64>,
@@ -115,12 +119,22 @@ impl Actor {
         books: Books,
         mended: Arc<AtomicU64>,
         reporting: watch::Sender<BTreeMap<NetworkId, KeysReport>>,
+        mut keeper: Keeper,
     ) -> Self {
+        let mut state = State::new(own, underlay);
+        let mut reachable = BTreeMap::new();
+        for (network, remembered) in keeper.take_remembered() {
+            // The kernel is as the earlier process left it, which had what was written.
+            books.tell(&network, remembered.book.clone());
+            reachable.insert(network.clone(), remembered.book.clone());
+            state.directory.remember(network, remembered);
+        }
         Self {
             kernel,
-            state: State::new(own, underlay),
+            state,
             books,
-            reachable: BTreeMap::new(),
+            reachable,
+            keeper,
             dirty: Dirty::default(),
             settled: false,
             mended,
@@ -159,17 +173,19 @@ impl Actor {
             let retry_at = self.retry.as_ref().map(|(at, _)| *at);
             let step_at = self.state.parts.next(self.looked);
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 request = requests.recv() => match request {
                     Some(request) => self.take(request),
-                    None => return,
+                    None => break,
                 },
                 (pass, outcome) = finished(&mut work) => self.finish(pass, &outcome),
                 () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => self.retry(),
                 () = sleep_until(step_at.unwrap_or_else(Instant::now)), if step_at.is_some() => {}
                 _ = audit.tick(), if self.settled => auditing = true,
+                () = self.keeper.due() => self.keeper.keep(&self.state.directory),
             }
         }
+        self.keeper.end(&self.state.directory).await;
     }
 
     fn take(&mut self, request: Request) {
@@ -182,9 +198,9 @@ impl Actor {
             Request::Attach(task, wish, reply) => self.attach(task, wish, reply),
             Request::Detach(task, wish, reply) => self.detach(task, &wish, reply),
             Request::Begin(underlay) => self.begin_stream(underlay),
-            Request::Update(updates, reply) => {
-                let taken = updates.into_iter().try_for_each(|update| self.update(update));
-                let _ = reply.send(taken);
+            Request::Known(reply) => _ = reply.send(self.state.directory.known()),
+            Request::Update(told, reply) => {
+                let _ = reply.send(self.hear(told));
                 self.answer();
             }
             Request::Know(task, network, reply) => {
@@ -198,6 +214,7 @@ impl Actor {
             Request::Audit(reply) => self.auditing.push(reply),
             Request::Clear(reply) => {
                 self.state.clear();
+                self.keeper.retire();
                 self.dirty.all = true;
                 self.clearing = Some(reply);
             }
@@ -243,6 +260,16 @@ impl Actor {
         if self.state.underlay.replace(underlay) != Some(underlay) {
             self.dirty.networks.extend(self.state.networks().into_keys().cloned());
         }
+    }
+
+    fn hear(&mut self, told: WatchResponse) -> Result<(), DirectoryError> {
+        let taken = told.updates.into_iter().try_for_each(|update| self.update(update));
+        match &taken {
+            Ok(()) => self.state.directory.reach(told.moment),
+            Err(_) => self.state.directory.distrust(),
+        }
+        self.keeper.changed();
+        taken
     }
 
     fn update(&mut self, update: NetworkUpdate) -> Result<(), DirectoryError> {

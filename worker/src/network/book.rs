@@ -32,7 +32,7 @@ pub struct Endpoint {
     /// Its node is down: the task is given up.
     pub lost: bool,
     /// Its addresses, and how to reach them.
-    pub peer: Peer,
+    pub peer: Arc<Peer>,
 }
 
 /// The address of a service. Its backends are the endpoints of the service that are ready.
@@ -69,16 +69,24 @@ impl Book {
         self.endpoints.get(task)
     }
 
-    /// Endpoints that `other` does not have, or has otherwise.
-    pub fn endpoints_unlike<'a>(
+    /// Endpoints that differ from those of `before`, as they were and as they are.
+    pub fn endpoints_since<'a>(
         &'a self,
-        other: &'a Self,
-    ) -> impl Iterator<Item = (&'a TaskId, &'a Arc<Endpoint>)> {
-        other.endpoints.diff(&self.endpoints).filter_map(|difference| match difference {
-            DiffItem::Add(task, endpoint) | DiffItem::Update { new: (task, endpoint), .. } => {
-                Some((task, endpoint))
-            }
-            DiffItem::Remove(..) => None,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (&'a TaskId, Option<&'a Arc<Endpoint>>, Option<&'a Arc<Endpoint>>)> {
+        before.endpoints.diff(&self.endpoints).map(|difference| match difference {
+            DiffItem::Add(task, new) => (task, None, Some(new)),
+            DiffItem::Remove(task, old) => (task, Some(old), None),
+            DiffItem::Update { old: (task, old), new: (_, new) } => (task, Some(old), Some(new)),
+        })
+    }
+
+    /// Services whose addresses or names differ from those of `before`.
+    pub fn virtual_ips_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a ServiceId> {
+        before.virtual_ips.diff(&self.virtual_ips).map(|difference| match difference {
+            DiffItem::Add(service, _)
+            | DiffItem::Remove(service, _)
+            | DiffItem::Update { old: (service, _), .. } => service,
         })
     }
 
@@ -229,7 +237,11 @@ mod tests {
             hostname: String::new(),
             ready: true,
             lost: false,
-            peer: Peer { mac: mac_for(address), addresses: vec![address], vtep: [192, 0, 2, 1].into() },
+            peer: Arc::new(Peer {
+                mac: mac_for(address),
+                addresses: vec![address],
+                vtep: [192, 0, 2, 1].into(),
+            }),
         }
     }
 

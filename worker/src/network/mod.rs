@@ -11,7 +11,9 @@ mod confirm;
 mod corruption;
 mod directory;
 mod encryption;
+mod keeper;
 mod kernel;
+mod memory;
 mod services;
 mod state;
 mod underlay;
@@ -25,7 +27,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use proto::model::{NetworkId, NodeId, TaskId};
-use proto::network::NetworkUpdate;
+use proto::network::{WatchRequest, WatchResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +36,9 @@ pub use book::{Bearer, Book, Endpoint, VirtualIp};
 pub use confirm::Confirmed;
 pub use directory::Error as DirectoryError;
 pub use encryption::KeysReport;
+pub use keeper::Keeper;
 pub use kernel::{Kernel, Outcome};
+pub use memory::Write;
 pub use state::Underlay;
 pub use underlay::{local_towards, mtu_problem, path_mtu};
 pub use wish::{OverlayNetwork, Place, Wish};
@@ -72,7 +76,6 @@ pub struct Networks {
     mended: Arc<AtomicU64>,
     corruption: watch::Receiver<Option<String>>,
     confirmed: watch::Receiver<Confirmed>,
-    told: Arc<AtomicU64>,
     reports: watch::Receiver<BTreeMap<NetworkId, KeysReport>>,
 }
 
@@ -82,13 +85,15 @@ impl Networks {
         kernel: Arc<dyn Kernel>,
         own: NodeId,
         underlay: Option<Underlay>,
+        keeper: Keeper,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, received) = mpsc::unbounded_channel();
         let mended = Arc::<AtomicU64>::default();
         let books = Books::default();
         let (reporting, reports) = watch::channel(BTreeMap::new());
-        let actor = Actor::new(kernel.clone(), own, underlay, books.clone(), mended.clone(), reporting);
+        let actor =
+            Actor::new(kernel.clone(), own, underlay, books.clone(), mended.clone(), reporting, keeper);
         let confirmed = actor.confirmed();
         let resolver = Resolver::new(kernel.clone(), books, Path::new(NODE_FILE), stop.clone());
         let serving = resolver.clone();
@@ -97,10 +102,7 @@ impl Networks {
         let run = async move {
             tokio::join!(actor.run(received, stop), serving.ended(), watching);
         };
-        (
-            Self { requests, kernel, resolver, mended, corruption, confirmed, told: Arc::default(), reports },
-            run,
-        )
+        (Self { requests, kernel, resolver, mended, corruption, confirmed, reports }, run)
     }
 
     /// Where the namespace of a task is, whether it exists or not.
@@ -133,23 +135,22 @@ impl Networks {
         self.ask(|reply| Request::Detach(task, wish, reply)).await?
     }
 
-    /// A session began: its directory stream will tell everything anew.
+    /// A session began: its directory stream will tell everything anew, or what has changed.
     pub fn begin(&self, underlay: Underlay) {
         self.send(Request::Begin(underlay));
     }
 
-    /// Takes what the directory stream told. An error means that the stream cannot be trusted any more.
-    pub async fn update(&self, updates: Vec<NetworkUpdate>) -> Result<(), DirectoryError> {
-        let index = updates.iter().map(|update| update.index).max().unwrap_or_default();
+    /// What to ask of the directory in a session: nothing older than was told before, and of the networks that are known
+    /// only what has changed.
+    pub async fn watch_request(&self, session_id: &str) -> WatchRequest {
         // A stopped actor needs no directory.
-        self.ask(|reply| Request::Update(updates, reply)).await.unwrap_or(Ok(()))?;
-        self.told.fetch_max(index, Ordering::Relaxed);
-        Ok(())
+        let (index, known) = self.ask(Request::Known).await.unwrap_or_default();
+        WatchRequest { session_id: session_id.to_owned(), index, known }
     }
 
-    /// The highest store index at which a directory stream told something: the next one shall tell nothing older.
-    pub fn told(&self) -> u64 {
-        self.told.load(Ordering::Relaxed)
+    /// Takes what the directory stream told. An error means that the stream cannot be trusted any more.
+    pub async fn update(&self, told: WatchResponse) -> Result<(), DirectoryError> {
+        self.ask(|reply| Request::Update(told, reply)).await.unwrap_or(Ok(()))
     }
 
     /// Which updates the kernel works by, of those that a manager has asked about.

@@ -44,7 +44,6 @@ const AT_ONCE: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub own: NodeId,
     pub underlay: Option<Underlay>,
     pub directory: Directory,
     pub parts: Parts,
@@ -54,7 +53,7 @@ pub(super) struct State {
 impl State {
     pub fn new(own: NodeId, underlay: Option<Underlay>) -> Self {
         let parts = Parts::new(own.clone());
-        Self { own, underlay, directory: Directory::default(), parts, wishes: BTreeMap::new() }
+        Self { underlay, directory: Directory::new(own), parts, wishes: BTreeMap::new() }
     }
 
     pub fn insert(&mut self, task: TaskId, wish: Wish) {
@@ -150,7 +149,7 @@ impl State {
                 let encryption = told.and_then(|told| self.parts.encryption(&network.id, told, now));
                 encryption.unwrap_or_else(Encryption::without_keys)
             }),
-            peers: self.directory.peers(&network.id, &self.own),
+            peers: self.directory.peers(&network.id),
             services: self.directory.services(&network.id),
         }
     }

@@ -12,8 +12,9 @@ use proto::network::network_update::Kind;
 use proto::network::questions_server::{Questions, QuestionsServer};
 use proto::network::{
     AnswerRequest, AnswerResponse, ConfirmRequest, ConfirmResponse, Confirmed, DrainRequest, DrainResponse,
-    Encryption, Endpoint, KeysReport, Member, NetworkDirectory, NetworkUpdate, Question, QuestionsRequest,
-    RelayRequest, RelayResponse, ReportKeysRequest, ReportKeysResponse, WatchRequest, WatchResponse,
+    Encryption, Endpoint, KeysReport, Known, Member, Moment, NetworkDirectory, NetworkUpdate, Question,
+    QuestionsRequest, RelayRequest, RelayResponse, ReportKeysRequest, ReportKeysResponse, WatchRequest,
+    WatchResponse,
 };
 use proto::wire;
 use proto::wire::assignments_message::Type;
@@ -62,6 +63,8 @@ pub struct Told {
     pub sessions: watch::Sender<usize>,
     /// Up to which index each directory stream was told that the node knows.
     pub known: watch::Sender<Vec<u64>>,
+    /// What each of them was asked to go on from.
+    pub asked: watch::Sender<Vec<Vec<Known>>>,
     /// At which index the directory tells things.
     pub index: AtomicU64,
     pub beats: AtomicUsize,
@@ -92,6 +95,7 @@ impl Manager {
             managers: watch::channel(Vec::new()).0,
             subscriptions: watch::channel(None).0,
             sessions: watch::channel(0).0,
+            asked: watch::Sender::default(),
             known: watch::channel(Vec::new()).0,
             index: AtomicU64::new(1),
             beats: AtomicUsize::new(0),
@@ -196,7 +200,8 @@ fn directory(
         })),
         confirm: endpoints.iter().any(|endpoint| !endpoint.ready),
     };
-    WatchResponse { updates: ids.into_iter().map(update).collect() }
+    let moment = Some(Moment { index, mark: 1 });
+    WatchResponse { updates: ids.into_iter().map(update).collect(), moment }
 }
 
 fn change(action: AssignmentAction, task: wire::Task) -> wire::AssignmentChange {
@@ -293,7 +298,9 @@ impl Directory for Told {
     type WatchStream = Sending<WatchResponse>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        self.known.send_modify(|known| known.push(request.into_inner().index));
+        let WatchRequest { index, known, .. } = request.into_inner();
+        self.asked.send_modify(|asked| asked.push(known));
+        self.known.send_modify(|known| known.push(index));
         if self.silent_directory.load(Ordering::Relaxed) {
             return Ok(Response::new(futures_util::stream::pending().boxed()));
         }

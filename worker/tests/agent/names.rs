@@ -8,11 +8,13 @@ use hickory_proto::op::ResponseCode;
 use netdriver::SandboxKey;
 use proto::model::TaskId;
 use proto::network::network_update::Kind;
-use proto::network::{Endpoint, NetworkDifference, NetworkDirectory, NetworkUpdate, VirtualIp};
+use proto::network::{
+    Endpoint, NetworkDifference, NetworkDirectory, NetworkUpdate, VirtualIp, WatchResponse,
+};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use worker::network::{Networks, Underlay, Wish};
+use worker::network::{Keeper, Networks, Underlay, Wish};
 
 use super::kernel::FakeKernel;
 use super::lab::{self, task};
@@ -29,7 +31,8 @@ impl Names {
     pub fn new() -> Self {
         let kernel = FakeKernel::new();
         let underlay = Underlay::parse("192.0.2.1 4789");
-        let (networks, run) = Networks::new(kernel.clone(), "n1".into(), underlay, CancellationToken::new());
+        let (networks, run) =
+            Networks::new(kernel.clone(), "n1".into(), underlay, Keeper::none(), CancellationToken::new());
         let mut running = JoinSet::new();
         running.spawn(run);
         Self { kernel, networks, _running: running }
@@ -38,7 +41,7 @@ impl Names {
     pub async fn tell(&self, index: u64, kind: Kind) {
         let kind = Some(kind);
         let update = NetworkUpdate { network_id: "net1".into(), index, kind, ..Default::default() };
-        self.networks.update(vec![update]).await.unwrap();
+        self.networks.update(WatchResponse { updates: vec![update], moment: None }).await.unwrap();
     }
 
     /// Where the task's resolver listens.

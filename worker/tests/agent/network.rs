@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use netdriver::{Desired, NetworkKey, SandboxKey, Scope, Subject};
 use proto::network::network_update::Kind;
-use proto::network::{NetworkDirectory, NetworkUpdate};
+use proto::network::{NetworkDirectory, NetworkUpdate, WatchResponse};
 use proto::wire::TaskState;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use worker::network::{Kernel, Networks, Underlay, Wish};
+use worker::network::{Keeper, Kernel, Networks, Underlay, Wish};
 use worker::runtime::fake::Call;
 
 use super::kernel::FakeKernel;
@@ -25,7 +25,8 @@ struct Actor {
 }
 
 fn actor(kernel: Arc<dyn Kernel>, underlay: Option<Underlay>) -> Actor {
-    let (networks, run) = Networks::new(kernel, "n1".into(), underlay, CancellationToken::new());
+    let (networks, run) =
+        Networks::new(kernel, "n1".into(), underlay, Keeper::none(), CancellationToken::new());
     let mut running = JoinSet::new();
     running.spawn(run);
     Actor { networks, _running: running }
@@ -35,15 +36,12 @@ fn wish(id: &str, host: u8) -> Wish {
     Wish::read(&task(id, host)).unwrap()
 }
 
-fn complete(peers: &[(&str, u8)]) -> Vec<NetworkUpdate> {
+fn complete(peers: &[(&str, u8)]) -> WatchResponse {
     let endpoints = peers.iter().map(|(task, host)| endpoint(task, "n2", "192.0.2.2", *host)).collect();
     let directory = NetworkDirectory { endpoints, ..Default::default() };
-    vec![NetworkUpdate {
-        network_id: "net1".into(),
-        index: 1,
-        kind: Some(Kind::Complete(directory)),
-        confirm: false,
-    }]
+    let kind = Some(Kind::Complete(directory));
+    let update = NetworkUpdate { network_id: "net1".into(), index: 1, kind, confirm: false };
+    WatchResponse { updates: vec![update], moment: None }
 }
 
 fn peers(world: &Desired) -> Vec<String> {

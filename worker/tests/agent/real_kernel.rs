@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use netdriver::{Config, Netdriver, Place};
 use proto::network::network_update::Kind;
-use proto::network::{Endpoint, NetworkDirectory, NetworkUpdate};
+use proto::network::{Endpoint, NetworkDirectory, NetworkUpdate, WatchResponse};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use worker::network::{Networks, Underlay, Wish};
+use worker::network::{Keeper, Networks, Underlay, Wish};
 
 use super::lab::{endpoint, task};
 use super::question::{Found, ask_on, ask_tcp};
@@ -55,22 +55,20 @@ struct Actor {
 }
 
 fn actor(driver: Arc<Netdriver>, underlay: Option<Underlay>) -> Actor {
-    let (networks, run) = Networks::new(driver, "n1".into(), underlay, CancellationToken::new());
+    let (networks, run) =
+        Networks::new(driver, "n1".into(), underlay, Keeper::none(), CancellationToken::new());
     let mut running = JoinSet::new();
     running.spawn(run);
     Actor { networks, running }
 }
 
-fn directory() -> Vec<NetworkUpdate> {
+fn directory() -> WatchResponse {
     let other = Endpoint { ready: true, ..endpoint("t9", "n2", "192.0.2.2", 9) };
     let endpoints = vec![endpoint("t1", "n1", "192.0.2.1", 3), other];
     let directory = NetworkDirectory { endpoints, ..Default::default() };
-    vec![NetworkUpdate {
-        network_id: "net1".into(),
-        index: 1,
-        kind: Some(Kind::Complete(directory)),
-        confirm: false,
-    }]
+    let kind = Some(Kind::Complete(directory));
+    let update = NetworkUpdate { network_id: "net1".into(), index: 1, kind, confirm: false };
+    WatchResponse { updates: vec![update], moment: None }
 }
 
 fn wish(id: &str, host: u8) -> Wish {

@@ -1,12 +1,14 @@
 //! A node that starts again finds what it left, and disturbs nothing.
 
 use netdriver::SandboxKey;
+use proto::network::Endpoint;
 use proto::wire::TaskState;
 use worker::runtime::fake::Call;
 use worker::runtime::{ContainerConfig, Runtime, Status};
 
-use super::lab::{Node, container, holds, task};
+use super::lab::{Node, container, endpoint, holds, seen, task};
 use super::manager::Manager;
+use super::question::{Found, ask};
 
 fn stranger() -> ContainerConfig {
     ContainerConfig { id: "stranger".into(), ..ContainerConfig::default() }
@@ -48,6 +50,42 @@ async fn tasks_are_adopted_without_a_manager_and_untouched() {
     let about = |call, id: &str| calls.iter().filter(|made| **made == (call, id.to_owned())).count();
     assert_eq!((about(Call::Start, "runs"), about(Call::Start, "ends")), (1, 1));
     assert_eq!((about(Call::Stop, "runs"), about(Call::Remove, "runs")), (0, 0));
+    worker.stop().await;
+}
+
+/// Stopped or killed: what was told some seconds before is there.
+#[tokio::test]
+async fn names_are_answered_without_a_manager_and_the_first_one_goes_on_from_what_is_known() {
+    let (node, manager) = (Node::new(), Manager::start("m1").await);
+    manager.assign(vec![task("t1", 3)]);
+    let other = Endpoint {
+        ready: true,
+        service_name: "db".into(),
+        service_id: "s2".into(),
+        ..endpoint("t9", "n2", "192.0.2.2", 9)
+    };
+    manager.endpoints(vec![other.clone()]);
+    let worker = node.start(&[&manager]);
+    manager.reported("t1", TaskState::Running).await;
+    worker.stop().await;
+    drop(manager);
+
+    node.kernel.resolvers.send_replace(Default::default());
+    let desired = node.kernel.world();
+    let worker = node.start(&[]);
+    let key = SandboxKey::new("t1");
+    let resolver = seen(&node.kernel.resolvers, "resolver", |all| all.get(&key).copied()).await;
+    assert_eq!(ask(resolver, "db").await, Found::addresses(&["10.0.9.9"]));
+    assert_eq!(node.kernel.world(), desired, "the kernel may have been told more than was kept");
+    worker.stop().await;
+
+    let manager = Manager::start("m1").await;
+    manager.assign(vec![task("t1", 3)]);
+    manager.endpoints(vec![other]);
+    let worker = node.start(&[&manager]);
+    let asked = seen(&manager.told.asked, "directory stream", |asked| asked.first().cloned()).await;
+    let [known] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((known.network_id.as_str(), known.moment.map(|moment| moment.mark)), ("net1", Some(1)));
     worker.stop().await;
 }
 
