@@ -23,7 +23,7 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use proto::model::{
     Cluster, ClusterId, Keyring, KeyringId, Network, NetworkId, Node, NodeId, Service, ServiceId, Slot, Task,
-    TaskId,
+    TaskId, VXLAN_ID_LIST,
 };
 
 use self::addresses::{Addresses, claims};
@@ -31,6 +31,9 @@ pub use self::audit::Flaw;
 use self::index::Index;
 use self::subnets::Subnets;
 use crate::{AddressOwner, Object, ObjectId};
+
+/// 24 bits (RFC 7348).
+const VNI_MASK: u32 = (1 << 24) - 1;
 
 #[derive(Clone, Default)]
 pub struct Tables {
@@ -50,6 +53,8 @@ pub struct Tables {
     tasks_by_network: Index<NetworkId, TaskId>,
     placed: Index<NetworkId, (NodeId, TaskId)>,
     vnis: OrdMap<u32, NetworkId>,
+    /// Part of snapshots, since networks that are gone are no longer there to tell.
+    last_vni: u32,
     subnets: Subnets,
     addresses: Addresses,
 }
@@ -235,6 +240,11 @@ impl Tables {
         self.vnis.get(&vni)
     }
 
+    /// The identifier that a network was given last, in use or not; zero at first. Those that users chose do not count.
+    pub fn last_vni(&self) -> u32 {
+        self.last_vni
+    }
+
     pub fn vnis_in_use(&self) -> impl DoubleEndedIterator<Item = u32> {
         self.vnis.keys().copied()
     }
@@ -299,6 +309,7 @@ impl Tables {
                 self.addresses.note_last(&claim);
             }
         }
+        self.note_last_vni(&after, before);
         match after {
             Object::Cluster(cluster) => {
                 self.clusters.insert(cluster.id.clone(), cluster);
@@ -313,6 +324,26 @@ impl Tables {
                 self.keyrings.insert(keyring.id.clone(), keyring);
             }
         }
+    }
+
+    fn note_last_vni(&mut self, after: &Object, before: Option<&Object>) {
+        let vni = |object: &Object| match object {
+            Object::Network(network) if !network.spec.driver.options.contains_key(VXLAN_ID_LIST) => {
+                network.state.as_ref().map(|state| state.vni)
+            }
+            _ => None,
+        };
+        // Of those given together the last of the round counts, in whatever order they are put here.
+        let is_ahead = |given: u32| given.wrapping_sub(self.last_vni) & VNI_MASK <= VNI_MASK / 2;
+        if let Some(given) = vni(after).filter(|given| is_ahead(*given))
+            && before.and_then(vni) != Some(given)
+        {
+            self.last_vni = given;
+        }
+    }
+
+    pub(crate) fn set_last_vni(&mut self, vni: u32) {
+        self.last_vni = vni;
     }
 
     fn insert_service(&mut self, service: Arc<Service>) {

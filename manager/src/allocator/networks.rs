@@ -42,9 +42,15 @@ pub(super) struct Free<'a> {
 
 impl<'a> Free<'a> {
     pub(super) fn new(view: &'a Tables) -> Self {
-        let last_vni = view.vnis_in_use().next_back().unwrap_or_default();
         let routes = view.nodes().flat_map(|node| node.routes()).map(|route| route.trunc()).collect();
-        Self { view, vnis: HashSet::new(), last_vni, given: BTreeMap::new(), taken: Vec::new(), routes }
+        Self {
+            view,
+            vnis: HashSet::new(),
+            last_vni: view.last_vni(),
+            given: BTreeMap::new(),
+            taken: Vec::new(),
+            routes,
+        }
     }
 
     pub(super) fn allocate(&mut self, network: &Network) -> Result<NetworkState, String> {
@@ -60,12 +66,15 @@ impl<'a> Free<'a> {
             }
         }
         self.vnis.insert(vni);
-        self.last_vni = self.last_vni.max(vni);
+        if !network.spec.driver.options.contains_key(VXLAN_ID_LIST) {
+            self.last_vni = vni;
+        }
         self.taken.extend(subnets.iter().map(|subnet| subnet.net));
         Ok(NetworkState { vni, subnets, options: network.spec.driver.options.clone() })
     }
 
-    /// The one asked for, else the one after the highest in use; once that is the last of all, the lowest free one.
+    /// The one asked for, else the next free one after that which was given last, round and round: so one that is released
+    /// is given again as late as can be.
     fn vni(&self, network: &Network) -> Result<u32, String> {
         let is_free = |vni: &u32| self.view.vni_owner(*vni).is_none() && !self.vnis.contains(vni);
         let asked = network.spec.driver.options.get(VXLAN_ID_LIST);

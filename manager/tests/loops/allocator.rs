@@ -66,6 +66,17 @@ async fn an_identifier_can_be_asked_for_and_the_last_one_is_followed_by_the_lowe
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_identifier_that_is_released_is_given_again_last() {
+    let world = World::with_nodes(0).await;
+    for (name, vni) in [("a", 4097), ("b", 4098), ("c", 4099)] {
+        world.put(network(name, &[])).await;
+        world.settle(&Allocator).await;
+        assert_eq!(state(&world, name).vni, vni);
+        world.write(|tx| tx.remove(proto::model::NetworkId::from(name))).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_used_up_pool_is_told_by_the_tasks_and_goes_on_when_a_network_is_removed() {
     let world = World::new();
     let pools = vec!["10.0.0.0/24".parse().unwrap()];

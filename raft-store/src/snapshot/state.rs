@@ -40,7 +40,8 @@ fn records(state: &State) -> impl Iterator<Item = SnapshotRecord> {
     let answered = state.answered.iter().map(|(index, answer)| {
         Kind::Answered(Answered { index, id: codec::put_proposal_id(answer.id), applied: answer.applied })
     });
-    horizon.chain(objects).chain(addresses).chain(answered).map(record)
+    let vni = std::iter::once(Kind::LastVni(state.tables.last_vni()));
+    horizon.chain(objects).chain(addresses).chain(vni).chain(answered).map(record)
 }
 
 fn record(kind: Kind) -> SnapshotRecord {
@@ -88,6 +89,7 @@ fn take_in(state: &mut State, record: SnapshotRecord) -> Result<(), Malformed> {
             let address = last.address.parse().map_err(Malformed::bad)?;
             state.tables.set_last_address(&last.network_id.into(), subnet, address);
         }
+        Kind::LastVni(vni) => state.tables.set_last_vni(vni),
         Kind::Answered(answered) => {
             let id = codec::get_proposal_id(&answered.id)?;
             state.answered.remember(answered.index, Answer { id, applied: answered.applied });

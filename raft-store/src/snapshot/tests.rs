@@ -58,6 +58,7 @@ fn a_restored_state_is_the_same_and_goes_on_the_same() {
     assert!(state.answered.iter().eq(restored.answered.iter()));
     assert_eq!(state.tables.index(), restored.tables.index());
     assert_eq!(state.tables.mark(), restored.tables.mark());
+    assert_eq!(state.tables.last_vni(), restored.tables.last_vni());
 
     // A proposal that comes again is known to both.
     let again = |state: &mut State| {

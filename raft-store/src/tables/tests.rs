@@ -171,6 +171,7 @@ proptest! {
             state.tables.assert_sound();
         }
         prop_assert!(state.tables.last_addresses().eq(replayed.tables.last_addresses()));
+        prop_assert_eq!(state.tables.last_vni(), replayed.tables.last_vni());
     }
 }
 
