@@ -117,6 +117,7 @@ fn networks_that_cannot_be_are_refused() {
     create(&["10.0.11.0/24", "--opt", "com.docker.network.driver.mtu=9"], &["mtu", "\"9\"", "68"]);
     create(&["fd00:9::/64", "--opt", "com.docker.network.driver.mtu=1000"], &["mtu", "1000", "1280"]);
     let vni = "com.docker.network.driver.overlay.vxlanid_list";
+    create(&["10.0.11.0/24", "--opt", "colour=red"], &["options.colour", "red", "overlay knows encrypted"]);
     create(&["10.0.11.0/24", "--opt", &format!("{vni}=16777216")], &[vni, "16777216"]);
     create(&["10.0.11.0/24", "--opt", &format!("{vni}=4097")], &[vni, "4097", "taken"]);
     create(&["10.0.11.0/24", "--scope", "local"], &["scope", "local", "swarm"]);

@@ -77,10 +77,16 @@ fn driver(spec: &mut NetworkSpec) -> Result<(), Error> {
     options("spec.driver_config.options", spec)
 }
 
-/// Options that nobody knows go to the nodes as they are, as Docker has it.
+/// What the driver knows. Anything else would be a wish that is silently not granted.
+const OPTIONS: [&str; 3] = [ENCRYPTED, MTU, VXLAN_ID_LIST];
+
 fn options(field: &str, spec: &NetworkSpec) -> Result<(), Error> {
     let options = &spec.driver.options;
     limits::map(field, options)?;
+    if let Some((name, value)) = options.iter().find(|(name, _)| !OPTIONS.contains(&name.as_str())) {
+        let remedy = format!("there is no such option; {OVERLAY_DRIVER} knows {}", OPTIONS.join(", "));
+        return Err(Error::invalid(format!("{field}.{name}"), value, remedy));
+    }
     // Docker takes the bare option for yes.
     if let Some(value) = options.get(ENCRYPTED)
         && !matches!(value.as_str(), "" | "true" | "1" | "false" | "0")
@@ -225,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_are_known_are_checked() {
+    fn options_are_known_and_checked() {
         let with = |name: &str, value: &str| {
             let options = [(name.to_owned(), value.to_owned())].into();
             spec(&[], |spec| spec.driver_config = Some(wire::Driver { name: String::new(), options }))
@@ -240,6 +246,11 @@ mod tests {
             with(ENCRYPTED, value).unwrap();
         }
         assert!(with(ENCRYPTED, "yes").unwrap_err().to_string().contains("true or false"));
+        let refused = with("encrpyted", "").unwrap_err().to_string();
+        assert!(
+            refused.contains("options.encrpyted") && refused.contains("knows encrypted, com.docker"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -134,7 +134,10 @@ fn attachments(field: &str, configs: &[AttachmentConfig]) -> Result<(), Error> {
     for (i, config) in configs.iter().enumerate() {
         let field = format!("{field}[{i}]");
         limits::count(&format!("{field}.aliases"), config.aliases.len())?;
-        limits::map(&format!("{field}.driver_attachment_opts"), &config.options)?;
+        if let Some((name, value)) = config.options.first_key_value() {
+            let remedy = "there is no such option; overlay knows none for a task's place on a network";
+            return Err(Error::invalid(format!("{field}.driver_attachment_opts.{name}"), value, remedy));
+        }
         for alias in &config.aliases {
             super::object_name(&format!("{field}.aliases"), alias)?;
         }
