@@ -13,6 +13,7 @@
 
 mod confirmations;
 mod entry;
+mod gate;
 mod journal;
 mod need;
 mod report;
@@ -44,6 +45,7 @@ use crate::fanout::{Hub, Pace, Subscription};
 use crate::peers::{self, Peers};
 use confirmations::{Confirmations, Confirmed};
 pub use entry::{is_ready, mac};
+use gate::Gate;
 pub use need::members;
 pub use stream::Known;
 pub use tell::{Ear, Teller};
@@ -62,6 +64,7 @@ pub struct Directory {
     hub: Arc<Hub<Known>>,
     sessions: Arc<Sessions>,
     confirmations: Arc<Confirmations>,
+    gate: Gate,
     to_managers: mpsc::UnboundedSender<Confirmed>,
 }
 
@@ -83,7 +86,7 @@ impl Directory {
             teller: Teller { own, store: store.clone(), peers, news },
             ear: Ear { store: store.clone(), confirmations: Arc::clone(&confirmations) },
         };
-        (Self { store, hub, sessions, confirmations, to_managers }, driver)
+        (Self { store, hub, sessions, confirmations, gate: Gate::default(), to_managers }, driver)
     }
 }
 
@@ -148,7 +151,7 @@ impl directory_server::Directory for Directory {
         let node = peers::node_id(&request)?;
         let ReportKeysRequest { session_id, reports } = request.into_inner();
         self.sessions.find(&node, &session_id)?;
-        report::write(&self.store, &node, reports).await?;
+        report::write(&self.store, &self.gate, &node, reports).await?;
         Ok(Response::new(ReportKeysResponse {}))
     }
 }

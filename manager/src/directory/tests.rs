@@ -11,6 +11,7 @@ use proto::network::network_update::Kind;
 use proto::network::{Encryption, Endpoint, KeysReport, Moment, NetworkDirectory, NetworkUpdate, VirtualIp};
 use raft_store::{Store, Tables};
 
+use super::gate::Gate;
 use super::journal::Recent;
 use super::stream::Known;
 use super::{entry, need, report};
@@ -356,7 +357,7 @@ fn keyring(number: u8, epoch: u64) -> Keyring {
 async fn report_keys(store: &Store, node: u8, network: u8, drawn: u8, epoch: u64) {
     let network_id = network_id(network).to_string();
     let report = KeysReport { network_id, incarnation: vec![drawn; 16], epoch };
-    report::write(store, &node_id(node), vec![report]).await.unwrap();
+    report::write(store, &Gate::default(), &node_id(node), vec![report]).await.unwrap();
 }
 
 #[tokio::test]
