@@ -112,7 +112,7 @@ async fn change(store: &Store, tasks: &mut usize, rate: u64, seconds: u64) {
         let (oldest, newest) = (TaskId::from(format!("task{done}")), running(*tasks, *tasks));
         *tasks += 1;
         let replaced = store.update(|tx| {
-            tx.remove(&oldest.clone().into());
+            tx.remove(oldest.clone());
             tx.create(newest.clone());
             Ok::<_, ()>(())
         });

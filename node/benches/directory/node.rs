@@ -42,7 +42,7 @@ impl Kernel for Counted {
         self.entries.fetch_add(report.changes.iter().filter(is_entry).count() as u64, Ordering::Relaxed);
         let errors =
             report.errors.iter().map(|(subject, error): &(Subject, _)| (subject.clone(), error.to_string()));
-        Outcome { changes: report.changes.len(), errors: errors.collect(), lost: BTreeSet::new() }
+        Outcome { changes: report.changes, errors: errors.collect(), lost: BTreeSet::new() }
     }
 
     fn sandbox_path(&self, key: &SandboxKey) -> PathBuf {
