@@ -98,7 +98,7 @@ fn virtual_ip(network: &NetworkId, service: &Service) -> Option<VirtualIp> {
 
 /// Runs, is healthy and shall go on running.
 pub fn is_ready(task: &Task) -> bool {
-    task.status.state == TaskState::Running && !is_ending(task)
+    task.status.state == TaskState::Running && !is_ending(task) && !task.status.has_died()
 }
 
 /// Runs and will stop, which it does when no node sends it connections any more.

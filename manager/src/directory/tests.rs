@@ -231,7 +231,7 @@ async fn an_unhealthy_task_is_not_ready_and_nodes_confirm_that_they_know() {
     let in_health = |state| {
         let mut task = in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Running);
         let health = Some(Health { state, succeeded: true, ..Health::default() });
-        task.status.container = Some(ContainerStatus { health, ..ContainerStatus::default() });
+        task.status.container = Some(ContainerStatus { pid: 9, health, ..ContainerStatus::default() });
         task
     };
     put(&store, [in_health(HealthState::Healthy)]).await;
@@ -241,6 +241,23 @@ async fn an_unhealthy_task_is_not_ready_and_nodes_confirm_that_they_know() {
     put(&store, [in_health(HealthState::Unhealthy)]).await;
     follower.catch_up(&store);
     assert!(!follower.learned.0["network1"].0["task2"].ready && follower.asked);
+}
+
+#[tokio::test]
+async fn a_task_whose_process_has_died_is_not_ready_before_it_has_ended() {
+    let store = two_nodes_on_two_networks().await;
+    let with_process = |pid| {
+        let mut task = in_state(task(2, &service(1, &[1]), 2, &[1]), TaskState::Running);
+        task.status.container = Some(ContainerStatus { pid, ..ContainerStatus::default() });
+        task
+    };
+    put(&store, [with_process(9)]).await;
+    let mut follower = Follower::new(&store, 1);
+    follower.catch_up(&store);
+    assert!(follower.learned.0["network1"].0["task2"].ready);
+    put(&store, [with_process(0)]).await;
+    follower.catch_up(&store);
+    assert!(!follower.learned.0["network1"].0["task2"].ready && !follower.asked);
 }
 
 #[tokio::test]

@@ -70,6 +70,11 @@ impl TaskStatus {
         }
     }
 
+    /// Its process has ended, although it counts as running until its network is gone.
+    pub fn has_died(&self) -> bool {
+        self.container.as_ref().is_some_and(|container| container.pid == 0)
+    }
+
     /// What its health check says; none if it has none.
     pub fn health(&self) -> Option<&Health> {
         self.container.as_ref()?.health.as_ref()
@@ -79,6 +84,7 @@ impl TaskStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerStatus {
     pub container_id: String,
+    /// 0: no process runs.
     pub pid: i32,
     pub exit_code: i32,
     /// None if it has no health check.

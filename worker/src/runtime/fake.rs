@@ -10,7 +10,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::watch;
 
 use super::{
-    ContainerConfig, ContainerState, Error, Exit, HealthCheck, HealthSettings, ImageSummary, Probed,
+    ContainerConfig, ContainerState, Died, Error, Exit, HealthCheck, HealthSettings, ImageSummary, Probed,
     PullPhase, PullProgress, RegistryAuth, ResolvedImage, Runtime, Signal, Started, Status,
 };
 use crate::logs::{LogQuery, LogStream};
@@ -257,13 +257,15 @@ impl Runtime for Fake {
         .await
     }
 
-    async fn wait(&self, id: &str) -> Result<Exit, Error> {
+    async fn watch(&self, id: &str, died: &Died<'_>) -> Result<Exit, Error> {
         self.act(Call::Wait, id, |state| state.get(id).map(|_| ())).await?;
-        self.until(|state| match state.containers.get(id) {
+        let ended = self.until(|state| match state.containers.get(id) {
             Some(container) => container.exit().map(Ok),
             None => Some(Err(Error::NoSuchContainer { id: id.to_owned() })),
-        })
-        .await
+        });
+        let exit = ended.await?;
+        died(&exit);
+        Ok(exit)
     }
 
     async fn kill(&self, id: &str, signal: Signal) -> Result<(), Error> {

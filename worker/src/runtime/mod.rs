@@ -44,6 +44,9 @@ pub use state::{ContainerState, Exit, Started, Status};
 
 use crate::logs::{LogQuery, LogStream};
 
+/// Hears how a process ended.
+pub type Died<'a> = dyn Fn(&Exit) + Sync + 'a;
+
 /// Containers on this node.
 ///
 /// All methods may be cancelled by dropping their future; what was begun is then either finished, found again by
@@ -72,7 +75,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// Resolves when the container has ended, at once if it has ended before. Survives a restart of the runtime
     /// underneath. Somebody has to wait for each container that runs: what it needs while it runs is given back
     /// then, and its output complete.
-    async fn wait(&self, id: &str) -> Result<Exit, Error>;
+    async fn wait(&self, id: &str) -> Result<Exit, Error> {
+        self.watch(id, &|_| {}).await
+    }
+
+    /// Like [`wait`](Runtime::wait), and calls `died` as soon as the process has ended: what it needed while it ran takes
+    /// a while to be given back.
+    async fn watch(&self, id: &str, died: &Died<'_>) -> Result<Exit, Error>;
 
     /// Sends a signal to the first process of a running container.
     async fn kill(&self, id: &str, signal: Signal) -> Result<(), Error>;

@@ -213,7 +213,8 @@ impl Runner {
     async fn exit(&self) -> Result<Exit, Failure> {
         let mut backoff = RETRY;
         loop {
-            match self.shared.runtime.wait(self.id().as_str()).await {
+            let died = |exit: &Exit| self.tell_death(exit);
+            match self.shared.runtime.watch(self.id().as_str(), &died).await {
                 Ok(exit) => return Ok(exit),
                 Err(runtime::Error::NoSuchContainer { .. }) => {
                     return Err(Failure::failed("task: its container was removed by somebody else"));
@@ -223,6 +224,19 @@ impl Runner {
                     tokio::time::sleep(backoff.delay(rand::random())).await;
                 }
             }
+        }
+    }
+
+    /// Nobody is to call it from now on. That it has ended is told when its network is gone.
+    fn tell_death(&self, exit: &Exit) {
+        let called = self.seen.state == TaskState::Running && !self.assigned.wish.places.is_empty();
+        if called && !self.orders.borrow().ends() {
+            let mut status = self.status(self.seen.state);
+            status.timestamp = self.since;
+            if let Some(container) = &mut status.container {
+                (container.pid, container.exit_code) = (0, exit_code(exit));
+            }
+            self.shared.statuses.report(self.id(), status);
         }
     }
 
@@ -339,7 +353,7 @@ impl Runner {
             Container::Absent => return status,
             Container::Created => (0, 0),
             Container::Running { pid } => (i32::try_from(*pid).unwrap_or(0), 0),
-            Container::Exited(exit) => (0, i32::try_from(exit.code).unwrap_or(i32::MAX)),
+            Container::Exited(exit) => (0, exit_code(exit)),
         };
         let health = self.probing.as_ref().map(|probing| probing.health().clone());
         status.container =
@@ -370,6 +384,10 @@ impl From<Status> for Container {
             Status::Exited(exit) => Self::Exited(exit),
         }
     }
+}
+
+fn exit_code(exit: &Exit) -> i32 {
+    i32::try_from(exit.code).unwrap_or(i32::MAX)
 }
 
 fn describe(exit: &Exit) -> String {

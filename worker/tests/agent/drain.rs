@@ -1,9 +1,10 @@
 //! A task ends without losing what others have just sent it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::network::Endpoint;
-use proto::wire::TaskState;
+use proto::wire::task_status::RuntimeStatus;
+use proto::wire::{TaskState, TaskStatus};
 use worker::runtime::fake::Call;
 
 use super::lab::{self, Node, desired, endpoint, task};
@@ -44,6 +45,25 @@ async fn the_next_manager_is_asked_when_one_is_lost() {
     drop(first);
     second.reported("t1", TaskState::Shutdown).await;
     assert_eq!(*second.told.drains.borrow(), ["t1"]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_that_has_died_is_told_before_its_network_is_gone() {
+    let (node, manager) = (Node::new(), Manager::start("m1").await);
+    manager.assign(vec![task("t1", 3)]);
+    let worker = node.start(&[&manager]);
+    manager.reported("t1", TaskState::Running).await;
+    node.kernel.blocked.send_replace(true);
+    node.runtime.exit("t1", 3);
+    let died = |reports: &BTreeMap<String, Vec<TaskStatus>>| {
+        let last = reports.get("t1")?.last()?;
+        let Some(RuntimeStatus::Container(container)) = &last.runtime_status else { return None };
+        (last.state() == TaskState::Running && container.pid == 0).then_some(container.exit_code)
+    };
+    assert_eq!(lab::seen(&manager.told.reports, "death", died).await, 3);
+    node.kernel.blocked.send_replace(false);
+    manager.reported("t1", TaskState::Failed).await;
     worker.stop().await;
 }
 

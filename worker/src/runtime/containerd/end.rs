@@ -15,7 +15,7 @@ use tonic::Code;
 use super::Containerd;
 use super::record::Record;
 use crate::runtime::client::{failed, lost, or_absent};
-use crate::runtime::{Error, Exit, Signal, files, volumes};
+use crate::runtime::{Died, Error, Exit, Signal, files, volumes};
 
 /// Between attempts to ask a containerd that is not there.
 const RETRY: Duration = Duration::from_millis(200);
@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const KILLED: u32 = 137;
 
 impl Containerd {
-    pub(super) async fn wait_container(&self, id: &str) -> Result<Exit, Error> {
+    pub(super) async fn watch_container(&self, id: &str, died: &Died<'_>) -> Result<Exit, Error> {
         let mut interrupted = false;
         loop {
             let request = WaitRequest { container_id: id.to_owned(), ..WaitRequest::default() };
@@ -31,6 +31,7 @@ impl Containerd {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     let exit = self.exit(id, answer.exit_status, answer.exited_at);
+                    died(&exit);
                     return self.settle(id, exit).await;
                 }
                 Err(status) => status,
@@ -141,7 +142,7 @@ impl Containerd {
     }
 
     async fn ended(&self, id: &str) -> Result<(), Error> {
-        match self.wait_container(id).await {
+        match self.watch_container(id, &|_| {}).await {
             Err(Error::NotRunning { .. }) => Ok(()),
             outcome => outcome.map(drop),
         }

@@ -28,7 +28,7 @@ use super::rootfs::RootFs;
 use super::shims::Shims;
 use super::supervisor::Supervisor;
 use super::{
-    ContainerConfig, ContainerState, Error, Exit, HealthCheck, ImageSummary, Probed, PullProgress,
+    ContainerConfig, ContainerState, Died, Error, Exit, HealthCheck, ImageSummary, Probed, PullProgress,
     RegistryAuth, ResolvedImage, Runtime, Signal, Started,
 };
 use crate::logs::writer::Limits;
@@ -216,8 +216,8 @@ impl Runtime for Containerd {
         self.start_container(id).await
     }
 
-    async fn wait(&self, id: &str) -> Result<Exit, Error> {
-        self.wait_container(id).await
+    async fn watch(&self, id: &str, died: &Died<'_>) -> Result<Exit, Error> {
+        self.watch_container(id, died).await
     }
 
     async fn kill(&self, id: &str, signal: Signal) -> Result<(), Error> {
