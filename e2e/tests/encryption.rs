@@ -98,6 +98,27 @@ fn inject_with(kept: &str, from: &Host, to: &Host, task: &TaskRow) {
     from.sh("ip link delete intruder; ip xfrm policy flush; ip xfrm state flush").ok();
 }
 
+/// Gives h2 another key than that with which h1 sends, and has it found.
+fn assert_a_wrong_key_is_named(h1: &Host, h2: &Host, one: &TaskRow, two: &TaskRow) {
+    let trace = ["network", "trace", "--format", "json", &one.name, &two.name];
+    wait("the trace to find nothing wrong", IN_GUEST, || {
+        let output = h1.ctl_within(IN_GUEST, &trace);
+        if output.succeeded() { Ok(()) } else { Err(output) }
+    });
+    let (from, to) = (h1.addr(), h2.addr());
+    let script = format!(
+        "set -- $(ip xfrm state | awk '/^src {from} dst {to}/ {{ getline; print $4, $6 }}')
+         ip xfrm state delete src {from} dst {to} proto esp spi $1
+         ip xfrm state add src {from} dst {to} proto esp spi $1 reqid $2 mode transport replay-window 32 flag esn \
+             aead 'rfc4106(gcm(aes))' 0x{} 128 sel src {from}/32 dst {to}/32 proto udp dport 4789",
+        "ab".repeat(20)
+    );
+    h2.sh(&script).ok();
+    let output = h1.ctl_within(IN_GUEST, &trace);
+    assert!(output.code == 1 && output.stdout.contains("\"Wrong\":\"key\""), "{output}");
+    assert!(output.stderr.contains("key: h1 and h2 have different keys for 0x"), "{output}");
+}
+
 fn assert_none_lost(ping: Ping) {
     let report = ping.finish_unhurried();
     assert!(report.sent >= MANY, "only {} pings were sent", report.sent);
@@ -156,6 +177,10 @@ fn an_encrypted_network_from_its_first_packet_to_its_last() {
     [h1, h2].iter().for_each(|host| _ = wait_associations(host, 2, &old));
     assert_none_lost(ping);
     assert_eq!(capture.count("udp port 4789 and not host 192.168.77.13"), 0);
+
+    // The last thing before all keys go: a key that differs is found.
+    lab.damage();
+    assert_a_wrong_key_is_named(h1, h2, one, two);
 
     // A node without a task has no key, and nobody hears it.
     h1.ctl(&["node", "update", "--availability", "drain", "h2"]).ok();

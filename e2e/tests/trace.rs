@@ -1,4 +1,4 @@
-//! Faults made by hand, each of which `network trace` names.
+//! Faults made by hand, each of which `network trace` names. That of a wrong key is in `encryption.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
