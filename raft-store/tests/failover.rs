@@ -6,7 +6,9 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use common::{Manager, bounded, create_node, eventually, group, leader, objects};
 use raft_store::{Options, Store, Transaction, UpdateError};
@@ -59,6 +61,34 @@ async fn no_acknowledged_write_is_lost_and_no_refused_one_appears() {
         assert_eq!(there.iter().find(surprising), None, "refused, yet there on {}", manager.name);
     }
     println!("{} writes, {} of unknown outcome", answers.made.len(), answers.unknown.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_manager_is_tried_again_with_pauses() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut managers = group(dir.path(), &["a", "b", "c"]).await;
+    let follower = (leader(&managers).await + 1) % 3;
+    let dead = managers.remove(follower);
+    let addr = dead.addr.clone();
+    dead.kill().await;
+    let tried = Arc::new(AtomicU32::new(0));
+    let listener = tokio::net::TcpListener::bind(&addr).await.unwrap();
+    let count = tried.clone();
+    let mut hanging_up = tokio::task::JoinSet::new();
+    hanging_up.spawn(async move {
+        while listener.accept().await.is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let (begun, before) = (Instant::now(), tried.load(Ordering::Relaxed));
+    for number in 0..50 {
+        create_node(&managers[0].store, &format!("node{number}")).await;
+    }
+    let attempts = || tried.load(Ordering::Relaxed) - before;
+    eventually("some attempts", || (attempts() >= 10).then_some(())).await;
+    // One in 50 ms at the most for entries, and fewer for all else.
+    let allowed = u32::try_from(begun.elapsed().as_millis() / 20).unwrap() + 20;
+    assert!(attempts() <= allowed, "{} attempts in {:?}", attempts(), begun.elapsed());
 }
 
 fn small(options: &mut Options) {

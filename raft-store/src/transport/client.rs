@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::RPCTypes;
@@ -233,7 +233,7 @@ impl RaftNetworkV2<Group> for Peer {
         request: AppendEntriesRequest<Group>,
         _: RPCOption,
     ) -> Rpc<AppendEntriesResponse<Group>> {
-        let mut answers = self.open_stream(futures_util::stream::once(std::future::ready(request))).await?;
+        let mut answers = self.open_stream(stream::iter([request])).await?;
         match self.next_answer(&mut answers).await {
             Some(answer) => Ok(answer?.into()),
             None => Err(unreachable(Status::unavailable("the stream ended without an answer"))),
@@ -242,7 +242,7 @@ impl RaftNetworkV2<Group> for Peer {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _: RPCOption,
     ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<Group>>>>>
     where
@@ -250,8 +250,13 @@ impl RaftNetworkV2<Group> for Peer {
     {
         Box::pin(async move {
             let peer = &*self;
-            let answers = peer.open_stream(input).await?;
-            let answers = futures_util::stream::unfold(Some(answers), move |answers| async move {
+            // The pause before the next attempt at a peer that cannot be reached is made where requests come from, so
+            // one is asked for before the stream is opened.
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>);
+            };
+            let answers = peer.open_stream(stream::iter([first]).chain(input)).await?;
+            let answers = stream::unfold(Some(answers), move |answers| async move {
                 let mut answers = answers?;
                 let answer = peer.next_answer(&mut answers).await?;
                 let goes_on = matches!(answer, Ok(Ok(_)));
