@@ -310,7 +310,9 @@ fn another_leader_goes_on_where_the_last_one_was() {
     let lab = Lab::swarm("another leader goes on", 3, 0);
     let h1 = lab.host(1);
     h1.create_network("net", "10.0.9.0/28");
+    // On h1, which dies, a task would wait, and be given up for another one when that is noticed.
     let brief = ["--network", "net", "--update-monitor", "0s", "--stop-grace-period", "1s"];
+    let brief = [&brief[..], &["--constraint", "node.hostname!=h1"]].concat();
     let mut seen = vec![create(&lab, "web", 1, &brief)[0].address("10.0.9.")];
     let mut next = |asked: &Host| {
         asked.ctl(&["service", "update", "--force", "web"]).ok();
