@@ -16,11 +16,12 @@ use proto::model::{NetworkId, NodeId};
 use proto::network as wire;
 use tokio::time::Instant;
 
-/// How long both sides receive under new incarnations before they send to them; the others hear of one at about the same
-/// time, since all are told by the managers.
-const RECEIVE: Duration = Duration::from_secs(2);
-/// How long both sides go on receiving under the old ones.
-const LINGER: Duration = Duration::from_secs(3);
+/// How long both sides receive under new incarnations before they send to them. The others are told at about the same
+/// time, and one under load may take seconds to follow.
+const RECEIVE: Duration = Duration::from_secs(5);
+/// How long both sides go on receiving under the old ones. Both together are well within the time that a phase of a
+/// rotation waits for a node.
+const LINGER: Duration = Duration::from_secs(7);
 
 /// Keys and members of a network, as the managers told.
 #[derive(Debug, Clone, PartialEq, Eq)]
