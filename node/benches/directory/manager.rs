@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use identity::{Clock, Connection, Peer};
-use proto::model::*;
+use proto::model::{Endpoint as ServiceEndpoint, *};
+use proto::raft::liveness_server::{Liveness, LivenessServer};
+use proto::raft::{BeatRequest, BeatResponse};
 use proto::wire;
-use raft_store::{Object, Store};
+use raft_store::{Leadership, Object, Store};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::Status;
-use tonic::transport::{Channel, Server};
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Response, Status};
 use tower::util::MapRequestLayer;
 
 use crate::parts::{host, serve};
@@ -19,20 +21,40 @@ use crate::parts::{host, serve};
 const SERVICES: usize = 100;
 const NODES: usize = 100;
 
-/// There is no other manager.
-struct Alone;
+/// The other manager, which leads, as far as this one sees: it hears of heartbeats.
+struct Leader {
+    channel: Channel,
+}
 
-impl manager::Connect for Alone {
-    fn connect(&self, addr: &str) -> Result<Channel, Status> {
-        Err(Status::unavailable(addr.to_owned()))
+impl manager::Connect for Leader {
+    fn connect(&self, _: &str) -> Result<Channel, Status> {
+        Ok(self.channel.clone())
     }
+}
+
+struct Ear;
+
+#[tonic::async_trait]
+impl Liveness for Ear {
+    async fn beat(&self, _: Request<BeatRequest>) -> Result<Response<BeatResponse>, Status> {
+        Ok(Response::new(BeatResponse {}))
+    }
+}
+
+async fn leader() -> Leader {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = Server::builder().add_service(LivenessServer::new(Ear));
+    tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
+    Leader { channel: Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy() }
 }
 
 pub fn run() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = Store::in_memory();
-    // No loop of the leader: nothing happens but what is written here.
-    store.set_leadership(Default::default());
+    // Another one leads, so no loop runs: nothing happens but what is written here.
+    let leader = store.leadership().borrow().leader;
+    store.set_leadership(Leadership { leading: None, leader });
     let address = runtime.block_on(begin(&store));
     let mut tasks = 0;
     serve(|words| match words {
@@ -63,7 +85,7 @@ async fn begin(store: &Store) -> SocketAddr {
         store: store.clone(),
         cluster: "cluster1".into(),
         node: "manager1".into(),
-        connect: Arc::new(Alone),
+        connect: Arc::new(leader().await),
         clock: Clock::system(),
     });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -196,7 +218,7 @@ fn service(number: usize) -> Service {
         }),
         spec_version: 1,
         previous_spec: None,
-        endpoint: Endpoint { mode: EndpointMode::Vip, virtual_ips: vec![virtual_ip] },
+        endpoint: ServiceEndpoint { mode: EndpointMode::Vip, virtual_ips: vec![virtual_ip] },
         update_status: None,
         pending_delete: false,
     }

@@ -118,8 +118,9 @@ async fn attach(runtime: &tokio::runtime::Runtime, networks: &Networks) {
     let request = networks.watch_request(&session_id).await;
     let mut updates = directory.watch(request).await.unwrap().into_inner();
     let hearing = networks.clone();
+    // What nobody hears ends with time.
+    runtime.spawn(async move { while let Ok(Some(_)) = session.message().await {} });
     runtime.spawn(async move {
-        let _session = session;
         while let Some(told) = updates.message().await.unwrap() {
             hearing.update(told).await.unwrap();
         }

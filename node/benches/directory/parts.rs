@@ -81,7 +81,7 @@ pub struct Namespace {
 pub fn namespace(role: &str) -> Namespace {
     let name = format!("directory-bench-{role}-{}", std::process::id());
     run("ip", &["netns", "add", &name]);
-    run("ip", &["-n", &name, "link", "add", "eth0", "type", "dummy"]);
+    run("ip", &["-n", &name, "link", "add", "eth0", "type", "veth", "peer", "name", "wire"]);
     run("ip", &["-n", &name, "addr", "add", "192.0.2.1/16", "dev", "eth0"]);
     run("ip", &["-n", &name, "link", "set", "eth0", "up"]);
     Namespace { path: format!("/run/netns/{name}"), name }
