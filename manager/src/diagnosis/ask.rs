@@ -386,12 +386,14 @@ impl Trace<'_> {
         Goal { network: network.clone(), service: balanced, backends, ipv6, called }
     }
 
-    /// The ways to all backends; those steps are told that go wrong first, or those to the first backend.
+    /// The ways to all backends; those steps are told that go wrong first. If none does, a way to another node, which has
+    /// more of them.
     async fn ways(&self, goal: &Goal) -> Vec<TraceStep> {
         let ways = join_all(goal.backends.iter().map(|backend| self.way(goal, backend))).await;
         let order = |steps: &[TraceStep]| first_wrong(steps).unwrap_or(usize::MAX);
         let wrong = ways.iter().filter(|steps| first_wrong(steps).is_some()).count();
-        let worst = (0..ways.len()).min_by_key(|i| order(&ways[*i]));
+        let is_here = |i: &usize| goal.backends[*i].node == self.source.node;
+        let worst = (0..ways.len()).min_by_key(|i| (order(&ways[*i]), is_here(i)));
         let Some(worst) = worst else { return vec![] };
         let mut step = Step::new("backend");
         let backend = &goal.backends[worst];
@@ -400,8 +402,8 @@ impl Trace<'_> {
         let (name, node) = (target::called(&self.view, backend), target::node_of(&self.view, backend));
         let others = match (ways.len(), wrong) {
             (1, _) => String::new(),
-            (count, 0) => format!(", and {} others as well", count - 1),
-            (count, wrong) => format!(", one of {wrong} of {count} traced that are not well"),
+            (count, 0) => format!(", shown of {count} that are well"),
+            (count, wrong) => format!(", shown of {count} of which {wrong} are not well"),
         };
         step.saw("", format!("{name} on {node}, {address}{others}"));
         let mut steps = ways.into_iter().nth(worst).unwrap_or_default();
