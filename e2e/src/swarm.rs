@@ -130,9 +130,16 @@ impl Host {
     #[track_caller]
     pub fn wait_running_within(&self, bound: Duration, service: &str, count: usize) -> Vec<TaskRow> {
         self.wait_tasks(&format!("{count} running tasks of {service}"), bound, service, |tasks| {
-            let wanted = tasks.iter().filter(|task| task.wanted()).count();
-            let running: Vec<_> = tasks.iter().filter(|task| task.running()).cloned().collect();
-            (running.len() == count && wanted == count).then_some(running)
+            all_running(tasks, count)
+        })
+    }
+
+    /// Likewise, when `dead` has been killed: it counts as running until its node has cleared it away.
+    #[track_caller]
+    pub fn wait_running_without(&self, dead: &TaskRow, service: &str, count: usize) -> Vec<TaskRow> {
+        let what = format!("{count} running tasks of {service} without {}", dead.id);
+        self.wait_tasks(&what, PATIENCE, service, |tasks| {
+            all_running(tasks, count).filter(|running| running.iter().all(|task| task.id != dead.id))
         })
     }
 
@@ -201,6 +208,13 @@ impl Host {
         let rows = serde_json::Deserializer::from_str(&output.stdout).into_iter();
         rows.collect::<Result<_, _>>().map_err(|error| format!("unexpected rows: {error}: {output}"))
     }
+}
+
+/// The running tasks, if there are so many and no other is meant to run.
+fn all_running(tasks: &[TaskRow], count: usize) -> Option<Vec<TaskRow>> {
+    let wanted = tasks.iter().filter(|task| task.wanted()).count();
+    let running: Vec<_> = tasks.iter().filter(|task| task.running()).cloned().collect();
+    (running.len() == count && wanted == count).then_some(running)
 }
 
 fn summary(tasks: &[TaskRow]) -> String {

@@ -116,7 +116,7 @@ fn what_is_gone_is_told_no_more() {
     let gone = |answer: &e2e::Answer| !answer.records.contains(&address);
     client.wait_lookup("the address of a dead task to go", PATIENCE, "tasks.web.", gone);
     assert!(died.elapsed() < Duration::from_secs(5), "told for {:?}", died.elapsed());
-    let again = h1.wait_running("web", 3);
+    let again = h1.wait_running_without(victim, "web", 3);
     wait_web(client, &again);
 
     // A node that dies takes its tasks out of the answers as soon as the managers know.
@@ -236,7 +236,7 @@ fn a_service_without_an_address_is_found_at_its_tasks() {
             !answer.records.contains(&gone)
         });
     }
-    let again = addresses(&h1.wait_running("web", 2));
+    let again = addresses(&h1.wait_running_without(&web[0], "web", 2));
     assert!(!again.contains(&gone), "released addresses are used last");
     for client in clients {
         client.wait_lookup("the task in its place", PATIENCE, "web.", |answer| answer.records == again);
