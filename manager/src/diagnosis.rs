@@ -7,6 +7,7 @@
 
 mod ask;
 mod board;
+mod goal;
 mod judge;
 mod target;
 

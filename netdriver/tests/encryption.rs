@@ -8,7 +8,6 @@ mod lab;
 
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use lab::*;
@@ -18,18 +17,7 @@ const VNI: u8 = 9;
 
 #[test]
 fn in_a_guest() {
-    if std::env::var_os("IN_GUEST").is_some() {
-        return;
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/guest/run");
-    let own = std::env::current_exe().unwrap();
-    let status = Command::new(script)
-        .args(["-m", "2G", "-t", "560", "--"])
-        .arg(own)
-        .args(["--ignored", "--test-threads=1"])
-        .status()
-        .unwrap();
-    assert!(status.success(), "in the guest: {status}");
+    run_in_a_guest("2G", 560);
 }
 
 fn secret(generation: u64) -> Secret {

@@ -11,8 +11,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,18 +28,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 #[test]
 fn in_a_guest() {
-    if std::env::var_os("IN_GUEST").is_some() {
-        return;
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/guest/run");
-    let own = std::env::current_exe().unwrap();
-    let status = Command::new(script)
-        .args(["-m", "1G", "-t", "300", "--"])
-        .arg(own)
-        .args(["--ignored", "--test-threads=1"])
-        .status()
-        .unwrap();
-    assert!(status.success(), "in the guest: {status}");
+    run_in_a_guest("1G", 300);
 }
 
 /// Runs `work` in the sandbox's namespace.

@@ -266,3 +266,19 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Runs the tests of this program that need another kernel, in a guest that has it. Within the guest it does nothing.
+pub fn run_in_a_guest(memory: &str, bound_seconds: u32) {
+    if std::env::var_os("IN_GUEST").is_some() {
+        return;
+    }
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/guest/run");
+    let own = std::env::current_exe().unwrap();
+    let status = std::process::Command::new(script)
+        .args(["-m", memory, "-t", &bound_seconds.to_string(), "--"])
+        .arg(own)
+        .args(["--ignored", "--test-threads=1"])
+        .status()
+        .unwrap();
+    assert!(status.success(), "in the guest: {status}");
+}
