@@ -21,6 +21,7 @@ pub mod membership;
 mod memory;
 mod object;
 mod options;
+mod rekey;
 mod replica;
 mod replicated;
 mod snapshot;
@@ -40,6 +41,7 @@ use proto::model::NodeId;
 use proto::raft::raft_server::RaftServer;
 use tonic::Extensions;
 
+pub use key::Seal;
 pub use leadership::Leadership;
 pub use membership::Member;
 pub use object::{Kind, Object, ObjectId};
@@ -120,6 +122,42 @@ impl Store {
         if let Backend::Replicated(replicated) = &self.0.backend {
             replicated.shutdown().await;
         }
+    }
+
+    /// Seals the data key on disk with `seal` besides what seals it now: either opens it.
+    ///
+    /// # Errors
+    /// The file cannot be written; it is as it was.
+    pub async fn seal_also(&self, seal: Option<Arc<dyn Seal>>) -> Result<(), Error> {
+        self.with_key(move |key| key.admit(seal)).await
+    }
+
+    /// Seals the data key on disk with `seal` and nothing else. With a seal there comes a new data key: everything is
+    /// written with it from now on, and what is there already is replaced in the background.
+    ///
+    /// # Errors
+    /// The file cannot be written; it is as it was.
+    pub async fn seal_only(&self, seal: Option<Arc<dyn Seal>>) -> Result<(), Error> {
+        self.with_key(move |key| key.enclose(seal)).await?;
+        if let Backend::Replicated(replicated) = &self.0.backend {
+            replicated.rekeying.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Whether what was encrypted with earlier data keys is still being replaced.
+    pub fn is_rekeying(&self) -> bool {
+        matches!(&self.0.backend, Backend::Replicated(replicated) if replicated.key.is_changing())
+    }
+
+    async fn with_key(
+        &self,
+        change: impl FnOnce(&key::DataKey) -> Result<(), key::Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let Backend::Replicated(replicated) = &self.0.backend else { return Ok(()) };
+        let key = replicated.key.clone();
+        let changing = tokio::task::spawn_blocking(move || change(&key));
+        Ok(changing.await.map_err(|error| Error::Raft(error.to_string()))??)
     }
 
     /// Waits until the store has stopped by itself, since its disk failed, and says why. It must be opened again.

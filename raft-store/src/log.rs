@@ -17,6 +17,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -63,6 +64,7 @@ struct Shared {
     raft_id: RaftId,
     key: DataKey,
     index: Arc<Mutex<Index>>,
+    oldest_epoch: Arc<AtomicU64>,
     /// None only while the log is being dropped.
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
@@ -87,6 +89,7 @@ impl Log {
         index.committed = index.committed.min(index.last());
 
         let index = Arc::new(Mutex::new(index));
+        let oldest_epoch = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             dir: dir.into(),
             state_path,
@@ -95,11 +98,29 @@ impl Log {
             segments,
             committed: None,
             failed: None,
+            oldest_epoch: Arc::clone(&oldest_epoch),
         };
         let (requests, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || writer.run(&receiver));
         let thread = Some(thread.map_err(disk::at(dir))?);
-        Ok(Self(Arc::new(Shared { raft_id: state.raft_id, key, index, requests: Some(requests), thread })))
+        Ok(Self(Arc::new(Shared {
+            raft_id: state.raft_id,
+            key,
+            index,
+            oldest_epoch,
+            requests: Some(requests),
+            thread,
+        })))
+    }
+
+    /// The oldest epoch of the data key that the log may need, as of the last purge or `pass`.
+    pub(crate) fn oldest_epoch(&self) -> u64 {
+        self.0.oldest_epoch.load(Ordering::Acquire)
+    }
+
+    /// Returns when everything that was asked before is done.
+    pub(crate) async fn pass(&self) -> io::Result<()> {
+        self.request(|done| Request::Pass { done }).await
     }
 
     pub(crate) fn raft_id(&self) -> RaftId {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use proto::model::{NodeId, RaftConfig};
 
 use crate::Clock;
+use crate::key::Seal;
 use crate::transport::Dial;
 
 /// All members of a group have the same.
@@ -45,6 +46,8 @@ pub struct Options {
     pub dial: Arc<dyn Dial>,
     pub clock: Clock,
     pub timing: Timing,
+    /// Seals the data key on disk, if it is to be sealed.
+    pub seal: Option<Arc<dyn Seal>>,
     /// Log entries between snapshots.
     pub snapshot_interval: u64,
     /// Log entries kept behind a snapshot.
@@ -61,6 +64,7 @@ impl Options {
             dial,
             clock: Arc::new(SystemTime::now),
             timing: Timing::default(),
+            seal: None,
             snapshot_interval: raft.snapshot_interval,
             entries_for_slow_followers: raft.log_entries_for_slow_followers,
         }

@@ -8,7 +8,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use prost::bytes::Bytes;
 use proto::raft as wire;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +21,7 @@ use crate::leadership::{self, LeaderHeard, Leadership, Observer};
 use crate::log::{self, Log};
 use crate::membership::{self, Member};
 use crate::options::{Options, Timing};
+use crate::rekey::Rekey;
 use crate::replica::Replica;
 use crate::snapshot::{self, Snapshots};
 use crate::state_machine::Outcome;
@@ -65,6 +66,8 @@ pub(crate) struct Replicated {
     /// One change of the membership at a time.
     pub(crate) changes: Semaphore,
     pub(crate) timing: Timing,
+    pub(crate) key: DataKey,
+    pub(crate) rekeying: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -83,13 +86,14 @@ impl Replicated {
     pub(crate) async fn open(options: &Options, feed: Arc<Feed>) -> Result<Self, Error> {
         let dir = &options.dir;
         disk::create_dir(dir)?;
-        let key = DataKey::load_or_create(&dir.join("data-key"))?;
+        let key = DataKey::load(&dir.join("data-key"), options.seal.clone())?;
         let snapshots = Snapshots::new(dir, key.clone())?;
-        let log = Log::open(dir, key, rand::random())?;
+        let log = Log::open(dir, key.clone(), rand::random())?;
         let raft_id = log.raft_id();
         let replica = Replica::new(feed, snapshots.clone())?;
         let peers = Arc::new(Peers::new(options.dial.clone()));
         let network = Network { me: raft_id, peers: peers.clone(), snapshots: snapshots.clone() };
+        let (files, rekeying) = ((log.clone(), replica.clone()), Arc::new(Notify::new()));
         let raft = Raft::new(raft_id, Arc::new(config(options)?), network, log, replica).await;
         let raft = raft.map_err(|error| Error::Raft(error.to_string()))?;
 
@@ -99,6 +103,10 @@ impl Replicated {
         let observer = Observer::new(&raft, raft_id, peers.clone(), leader_heard.clone(), &options.timing);
         let (leadership, members, failed) = observer.receivers();
         tasks.spawn(observer.run(stop.clone()));
+        let (log, replica) = files;
+        let begun = rekeying.clone();
+        let rekey = Rekey { raft: raft.clone(), key: key.clone(), log, replica, begun };
+        tasks.spawn(rekey.run(stop.clone()));
         Ok(Self {
             raft,
             raft_id,
@@ -112,6 +120,8 @@ impl Replicated {
             heard: Heard::default(),
             changes: Semaphore::new(1),
             timing: options.timing.clone(),
+            key,
+            rekeying,
             tasks,
             stop,
         })

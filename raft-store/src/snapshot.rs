@@ -93,7 +93,7 @@ impl Snapshots {
 
     /// A new file for chunks that come from elsewhere.
     pub(crate) fn writer(&self) -> Result<Writer, Error> {
-        Writer::create(&self.dir, self.key.clone())
+        Writer::create(&self.dir, &self.key)
     }
 
     pub(crate) fn reader(&self, file: &SnapshotFile) -> Result<Reader, Error> {

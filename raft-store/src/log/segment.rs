@@ -26,11 +26,13 @@ pub(super) struct Segment {
     /// Offset of each entry.
     pub(super) starts: Vec<u64>,
     pub(super) bytes: u64,
+    /// Of the data key when it was begun: nothing in it has an older one.
+    pub(super) epoch: u64,
 }
 
 impl Segment {
     /// Durable once it returns.
-    pub(super) fn create(dir: &Path, first: u64) -> Result<Self, disk::Error> {
+    pub(super) fn create(dir: &Path, first: u64, epoch: u64) -> Result<Self, disk::Error> {
         let path = dir.join(format!("log-{first:020}"));
         let make = || {
             let file = disk::create(&path)?;
@@ -40,7 +42,7 @@ impl Segment {
         };
         let file = Arc::new(make().map_err(at(&path))?);
         disk::sync_dir(dir)?;
-        Ok(Self { path, file, first, starts: Vec::new(), bytes: HEAD_BYTES as u64 })
+        Ok(Self { path, file, first, starts: Vec::new(), bytes: HEAD_BYTES as u64, epoch })
     }
 
     /// Index of the entry that comes next.
@@ -118,6 +120,7 @@ fn load_one(path: &Path, key: &DataKey, last: bool, index: &mut Index) -> Result
         first,
         starts: Vec::new(),
         bytes: HEAD_BYTES as u64,
+        epoch: 0,
     };
     while let Some(found) = record::read(&bytes[offset(&segment)..]) {
         take_in(&mut segment, &found, key, index)?;

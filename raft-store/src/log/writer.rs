@@ -10,6 +10,7 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub(super) enum Request {
     Truncate { after: Option<u64>, done: oneshot::Sender<io::Result<()>> },
     /// Drops all segments that hold nothing after this index; the hard state says so first.
     Purge { upto: u64, state: HardState, done: oneshot::Sender<io::Result<()>> },
+    /// Nothing: what was asked before is done when this is.
+    Pass { done: oneshot::Sender<io::Result<()>> },
 }
 
 pub(super) struct Writer {
@@ -58,6 +61,8 @@ pub(super) struct Writer {
     pub(super) segments: Vec<Segment>,
     pub(super) committed: Option<LogId>,
     pub(super) failed: Option<String>,
+    /// Of all segments; the largest number if there are none.
+    pub(super) oldest_epoch: Arc<AtomicU64>,
 }
 
 /// Entries that are written by one fdatasync.
@@ -113,8 +118,11 @@ impl Writer {
             Request::State { state, done } => (self.attempt(|w| w.save(&state)), done),
             Request::Truncate { after, done } => (self.attempt(|w| w.truncate(after)), done),
             Request::Purge { upto, state, done } => (self.attempt(|w| w.purge(upto, &state)), done),
+            Request::Pass { done } => (Ok(()), done),
             Request::Append { .. } | Request::Commit(_) => unreachable!("these are batched"),
         };
+        let oldest = self.segments.iter().map(|segment| segment.epoch).min();
+        self.oldest_epoch.store(oldest.unwrap_or(u64::MAX), Ordering::Release);
         // The asker may be gone: the store is being dropped.
         let _ = done.send(result);
     }
@@ -195,7 +203,10 @@ impl Writer {
 
     /// A segment in which `index` is the next entry and that is not full yet.
     fn make_room(&mut self, index: u64) -> Result<(), disk::Error> {
-        let fits = |segment: &Segment| segment.next() == index && segment.bytes < SEGMENT_BYTES;
+        let epoch = self.key.epoch();
+        let fits = |segment: &Segment| {
+            segment.next() == index && segment.bytes < SEGMENT_BYTES && segment.epoch == epoch
+        };
         if self.segments.last().is_some_and(fits) {
             return Ok(());
         }
@@ -203,7 +214,7 @@ impl Writer {
         if let Some(empty) = self.segments.pop_if(|segment| segment.starts.is_empty()) {
             empty.remove()?;
         }
-        self.segments.push(Segment::create(&self.dir, index)?);
+        self.segments.push(Segment::create(&self.dir, index, epoch)?);
         Ok(())
     }
 

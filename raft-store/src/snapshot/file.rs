@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::disk::{self, at};
-use crate::key::DataKey;
+use crate::key::{DataKey, Ring};
 
 pub(crate) const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"SWSNAP\0\0";
@@ -45,7 +45,7 @@ impl SnapshotFile {
         if found != FORMAT {
             return Err(Error::Format { path: self.path.clone(), found });
         }
-        let (path, file, key) = (self.path.clone(), self.file.clone(), key.clone());
+        let (path, file, key) = (self.path.clone(), self.file.clone(), key.pinned());
         Ok(Reader { path, file, key, frame: 0, offset: HEAD_BYTES })
     }
 }
@@ -71,16 +71,17 @@ pub(crate) struct Writer {
     /// Removed again unless the file is finished.
     target: SnapshotFile,
     out: BufWriter<Arc<File>>,
-    key: DataKey,
+    key: Arc<Ring>,
     frame: u64,
 }
 
 impl Writer {
-    pub(super) fn create(dir: &Path, key: DataKey) -> Result<Self, Error> {
+    pub(super) fn create(dir: &Path, key: &DataKey) -> Result<Self, Error> {
         let path = dir.join(format!("snapshot-{:016x}.tmp", rand::random::<u64>()));
         let file = Arc::new(disk::create(&path).map_err(at(&path))?);
         let target = SnapshotFile { path, file: file.clone(), temporary: true };
-        let mut writer = Self { target, out: BufWriter::with_capacity(1 << 20, file), key, frame: 0 };
+        let mut writer =
+            Self { target, out: BufWriter::with_capacity(1 << 20, file), key: key.pinned(), frame: 0 };
         let head = [&MAGIC[..], &FORMAT.to_le_bytes()].concat();
         writer.attempt(|out| out.write_all(&head))?;
         Ok(writer)
@@ -123,7 +124,7 @@ impl Writer {
 pub(crate) struct Reader {
     path: PathBuf,
     file: Arc<File>,
-    key: DataKey,
+    key: Arc<Ring>,
     frame: u64,
     offset: u64,
 }
