@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use proto::local::node_client::NodeClient;
 use proto::network::diagnosis_client::DiagnosisClient;
 use proto::network::keys_client::KeysClient;
+use proto::wire::ca_client::CaClient;
 use proto::wire::control_client::ControlClient;
 use proto::wire::logs_client::LogsClient;
 use tokio::net::UnixStream;
@@ -51,6 +52,10 @@ impl Client {
 
     pub fn control(&self) -> ControlClient<Channel> {
         ControlClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER_BYTES)
+    }
+
+    pub fn ca(&self) -> CaClient<Channel> {
+        CaClient::new(self.channel.clone())
     }
 
     pub fn keys(&self) -> KeysClient<Channel> {

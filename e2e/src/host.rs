@@ -135,6 +135,13 @@ impl Host {
         command::run_within(bound, &program("swarmctl"), &[&["-H", &socket], arguments].concat())
     }
 
+    /// As `ctl`, with a line on its standard input.
+    pub fn ctl_told(&self, line: &str, arguments: &[&str]) -> Output {
+        let (socket, program) = (self.socket(), program("swarmctl"));
+        let told = ["-ec", "printf '%s\\n' \"$0\" | \"$@\"", line, &program, "-H", &socket];
+        command::run("sh", &[&told, arguments].concat())
+    }
+
     /// As `ctl`, with Docker's client configuration in the folder `config`.
     pub fn ctl_with_config(&self, config: &Path, arguments: &[&str]) -> Output {
         let (config, program) = (format!("DOCKER_CONFIG={}", config.display()), program("swarmctl"));

@@ -2,24 +2,30 @@
 //!
 //! - `swarm-root-ca.crt`: what it trusts
 //! - `swarm-node.crt`: its certificate chain
-//! - `swarm-node.key`: its private key (mode 0600)
+//! - `swarm-node.key`: its private key (mode 0600), sealed by [`key_file`] on an autolocked manager
 //!
 //! Certificate and key are two files and change together, which no file system does in one step. So the key file first
 //! gets the new key besides the old one, then the certificate is replaced, then the old key is dropped; loading
 //! takes the key that fits the certificate.
 //!
+//! Which unlock key seals is decided by the managers; all clones of a directory share it. A worker's key is never sealed.
+//!
 //! Invariant: after a crash at any instant the directory holds a whole identity, the old or the new one.
+
+mod key_file;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
 use crate::certificate::{self, NodeCertificate, NodeIdentity};
 use crate::root::{self, RootCertificate};
-use crate::{PrivateKey, private_key};
+use crate::{PrivateKey, UnlockKey, private_key};
+use key_file::{KeyFile, Lock, Sealed};
 
 const ROOT: &str = "swarm-root-ca.crt";
 const CERTIFICATE: &str = "swarm-node.crt";
@@ -40,11 +46,17 @@ pub enum Error {
     Key { path: PathBuf, source: private_key::Error },
     #[error("{} holds no key that belongs to the node's certificate", .0.display())]
     NoKey(PathBuf),
+    #[error("the node's key is sealed: the unlock key is needed")]
+    Locked,
+    #[error("the unlock key does not open this node's key")]
+    WrongUnlockKey,
 }
 
 #[derive(Clone, Debug)]
 pub struct CertificateDir {
     path: PathBuf,
+    /// Held while files are read or replaced.
+    lock: Arc<Mutex<Lock>>,
 }
 
 /// One file to replace.
@@ -56,33 +68,89 @@ struct Step {
 
 impl CertificateDir {
     pub fn new(data_root: &Path) -> Self {
-        Self { path: data_root.join("certificates") }
+        Self { path: data_root.join("certificates"), lock: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lock> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the sealed key of a manager that has started.
+    pub fn unlock(&self, key: &UnlockKey) -> Result<(), Error> {
+        let mut lock = self.lock();
+        let opened = Lock { key: Some(key.clone()), version: 0 };
+        let file = self.key_file(&opened)?;
+        if file.sealed.is_some() {
+            return Err(Error::WrongUnlockKey);
+        }
+        *lock = Lock { version: file.version, ..opened };
+        Ok(())
+    }
+
+    /// What seals this node's keys, if anything does, since which version of the cluster object.
+    pub fn unlock_key(&self) -> (Option<UnlockKey>, u64) {
+        let lock = self.lock();
+        (lock.key.clone(), lock.version)
+    }
+
+    /// From now on keys are sealed with `key`, or not at all; so is what is there already.
+    pub fn seal(&self, key: Option<UnlockKey>, version: u64) -> Result<(), Error> {
+        let mut lock = self.lock();
+        let next = Lock { key, version };
+        if let Some((identity, _)) = self.load_with(&lock)? {
+            self.apply(&key_step(&[(identity.key(), next.of(identity.subject().role))], version))?;
+        }
+        *lock = next;
+        Ok(())
     }
 
     /// What the node is, or `None` if it has not joined a swarm (or was interrupted while joining).
     pub fn load(&self) -> Result<Option<(NodeIdentity, RootCertificate)>, Error> {
-        let (Some(root), Some(chain)) = (self.read(ROOT)?, self.read(CERTIFICATE)?) else { return Ok(None) };
+        let mut lock = self.lock();
+        let loaded = self.load_with(&lock)?;
+        if loaded.is_some() {
+            lock.version = self.key_file(&lock)?.version;
+        }
+        Ok(loaded)
+    }
+
+    /// The certificate, which is never sealed.
+    pub fn certificate(&self) -> Result<Option<NodeCertificate>, Error> {
+        let Some(chain) = self.read(CERTIFICATE)? else { return Ok(None) };
+        let unusable = |source| Error::Certificate { path: self.path.join(CERTIFICATE), source };
+        NodeCertificate::from_pem(&chain).map(Some).map_err(unusable)
+    }
+
+    fn load_with(&self, lock: &Lock) -> Result<Option<(NodeIdentity, RootCertificate)>, Error> {
+        let (Some(root), Some(certificate)) = (self.read(ROOT)?, self.certificate()?) else {
+            return Ok(None);
+        };
         let root = RootCertificate::from_pem(&root)
             .map_err(|source| Error::Root { path: self.path.join(ROOT), source })?;
-        let unusable = |source| Error::Certificate { path: self.path.join(CERTIFICATE), source };
-        let certificate = NodeCertificate::from_pem(&chain).map_err(unusable)?;
-        for key in self.keys()? {
+        let file = self.key_file(lock)?;
+        for key in file.keys {
             if let Ok(identity) = NodeIdentity::new(certificate.clone(), key) {
                 return Ok(Some((identity, root)));
             }
         }
-        Err(Error::NoKey(self.path.join(KEY)))
+        Err(match file.sealed {
+            None => Error::NoKey(self.path.join(KEY)),
+            Some(Sealed::Locked) => Error::Locked,
+            Some(Sealed::WrongUnlockKey) => Error::WrongUnlockKey,
+        })
     }
 
     /// Replaces what is there. Blocks on the disk until everything is durable.
     pub fn save(&self, identity: &NodeIdentity, root: &RootCertificate) -> Result<(), Error> {
+        let lock = self.lock();
         self.ensure()?;
-        let old = self.keys().unwrap_or_default();
-        plan(identity, root, &old).iter().try_for_each(|step| self.apply(step))
+        let old = self.key_file(&lock).map(|file| file.keys).unwrap_or_default();
+        plan(identity, root, &old, &lock).iter().try_for_each(|step| self.apply(step))
     }
 
     /// Forgets the identity: the node has left its swarm.
     pub fn clear(&self) -> Result<(), Error> {
+        *self.lock() = Lock::default();
         // The certificate first: without it the rest counts as nothing.
         for name in [CERTIFICATE, KEY, ROOT] {
             let path = self.path.join(name);
@@ -98,13 +166,10 @@ impl CertificateDir {
         self.path.parent().map_or(Ok(()), |parent| self.sync(parent))
     }
 
-    fn keys(&self) -> Result<Vec<PrivateKey>, Error> {
+    fn key_file(&self, lock: &Lock) -> Result<KeyFile, Error> {
         let text = Zeroizing::new(self.read(KEY)?.unwrap_or_default());
         let unusable = |source| Error::Key { path: self.path.join(KEY), source };
-        text.split_inclusive("-----END PRIVATE KEY-----\n")
-            .filter(|block| !block.trim().is_empty())
-            .map(|block| PrivateKey::from_pem(block).map_err(unusable))
-            .collect()
+        KeyFile::read(&text, lock.key.as_ref()).map_err(unusable)
     }
 
     fn read(&self, name: &str) -> Result<Option<String>, Error> {
@@ -135,17 +200,21 @@ impl CertificateDir {
 }
 
 /// The files to replace, in an order in which every prefix leaves a whole identity.
-fn plan(identity: &NodeIdentity, root: &RootCertificate, old: &[PrivateKey]) -> Vec<Step> {
-    let step =
-        |name, mode, contents: &str| Step { name, mode, contents: Zeroizing::new(contents.to_owned()) };
-    let new = identity.key().expose_pem();
-    let both = Zeroizing::new(old.iter().fold(new.to_owned(), |keys, key| keys + key.expose_pem()));
+fn plan(identity: &NodeIdentity, root: &RootCertificate, old: &[PrivateKey], lock: &Lock) -> Vec<Step> {
+    let public = |name, text: &str| Step { name, mode: PUBLIC, contents: Zeroizing::new(text.to_owned()) };
+    let new = (identity.key(), lock.of(identity.subject().role));
+    let old = old.iter().map(|key| (key, lock.key.as_ref()));
+    let both: Vec<_> = std::iter::once(new).chain(old).collect();
     vec![
-        step(ROOT, PUBLIC, root.pem()),
-        step(KEY, PRIVATE, &both),
-        step(CERTIFICATE, PUBLIC, identity.certificate().pem()),
-        step(KEY, PRIVATE, new),
+        public(ROOT, root.pem()),
+        key_step(&both, lock.version),
+        public(CERTIFICATE, identity.certificate().pem()),
+        key_step(&[new], lock.version),
     ]
+}
+
+fn key_step(keys: &[(&PrivateKey, Option<&UnlockKey>)], version: u64) -> Step {
+    Step { name: KEY, mode: PRIVATE, contents: key_file::write(keys, version) }
 }
 
 fn write_durably(path: &Path, step: &Step) -> io::Result<()> {
@@ -187,12 +256,25 @@ mod tests {
         }
 
         fn identity(&self) -> NodeIdentity {
-            let subject = Subject { node: "n".into(), role: Role::Worker, cluster: "c".into() };
+            self.identity_as(Role::Worker)
+        }
+
+        fn identity_as(&self, role: Role) -> NodeIdentity {
+            let subject = Subject { node: "n".into(), role, cluster: "c".into() };
             self.ca.issue(&subject, Duration::from_secs(3600), SystemTime::now()).unwrap()
         }
 
         fn save(&self, identity: &NodeIdentity) {
             self.dir.save(identity, self.ca.certificate()).unwrap();
+        }
+
+        fn keys(&self) -> Vec<PrivateKey> {
+            self.dir.key_file(&self.dir.lock()).unwrap().keys
+        }
+
+        /// The same files, as a process finds them that has just started.
+        fn restarted(&self) -> CertificateDir {
+            CertificateDir::new(self.root_dir.path())
         }
 
         fn mode(&self, name: &str) -> u32 {
@@ -233,8 +315,8 @@ mod tests {
         fixture.save(&held);
         for steps in 0..=4 {
             let next = fixture.identity();
-            let old = fixture.dir.keys().unwrap();
-            for step in plan(&next, fixture.ca.certificate(), &old).iter().take(steps) {
+            let old = fixture.keys();
+            for step in plan(&next, fixture.ca.certificate(), &old, &Lock::default()).iter().take(steps) {
                 fixture.dir.apply(step).unwrap();
             }
             let (loaded, _) = fixture.dir.load().unwrap().unwrap();
@@ -243,16 +325,69 @@ mod tests {
         }
         let last = fixture.identity();
         fixture.save(&last);
-        assert_eq!(fixture.dir.keys().unwrap(), [last.key().clone()]);
+        assert_eq!(fixture.keys(), [last.key().clone()]);
     }
 
     #[test]
     fn a_first_join_that_was_interrupted_counts_as_none() {
         let fixture = Fixture::new();
         fixture.dir.ensure().unwrap();
-        for step in plan(&fixture.identity(), fixture.ca.certificate(), &[]).iter().take(2) {
+        for step in plan(&fixture.identity(), fixture.ca.certificate(), &[], &Lock::default()).iter().take(2)
+        {
             fixture.dir.apply(step).unwrap();
             assert!(fixture.dir.load().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_locked_managers_key_needs_the_unlock_key() {
+        let fixture = Fixture::new();
+        let (first, second) = (UnlockKey::generate(), UnlockKey::generate());
+        let manager = fixture.identity_as(Role::Manager);
+        fixture.save(&manager);
+        fixture.dir.seal(Some(first.clone()), 5).unwrap();
+        let text = fs::read_to_string(fixture.dir.path.join(KEY)).unwrap();
+        assert!(!text.contains("BEGIN PRIVATE KEY") && !text.contains(manager.key().expose_pem()), "{text}");
+
+        let restarted = fixture.restarted();
+        assert!(matches!(restarted.load(), Err(Error::Locked)));
+        assert_eq!(restarted.certificate().unwrap().unwrap(), *manager.certificate());
+        assert!(matches!(restarted.unlock(&second), Err(Error::WrongUnlockKey)));
+        assert!(matches!(restarted.load(), Err(Error::Locked)), "a wrong key changes nothing");
+        restarted.unlock(&first).unwrap();
+        assert_eq!(restarted.load().unwrap().unwrap().0, manager);
+        assert_eq!(restarted.unlock_key().1, 5);
+
+        restarted.seal(Some(second.clone()), 9).unwrap();
+        let renewed = fixture.identity_as(Role::Manager);
+        restarted.save(&renewed, fixture.ca.certificate()).unwrap();
+        let again = fixture.restarted();
+        assert!(matches!(again.unlock(&first), Err(Error::WrongUnlockKey)));
+        again.unlock(&second).unwrap();
+        assert_eq!(again.load().unwrap().unwrap().0, renewed);
+        again.seal(None, 11).unwrap();
+        let open = fixture.restarted();
+        assert_eq!(open.load().unwrap().unwrap().0, renewed);
+        assert_eq!(open.unlock_key().1, 11);
+    }
+
+    #[test]
+    fn a_demoted_managers_key_is_open_whenever_it_is_interrupted() {
+        let fixture = Fixture::new();
+        let unlock = UnlockKey::generate();
+        let (manager, worker) = (fixture.identity_as(Role::Manager), fixture.identity_as(Role::Worker));
+        for steps in 0..=4 {
+            fixture.dir.seal(None, 1).unwrap();
+            fixture.save(&manager);
+            fixture.dir.seal(Some(unlock.clone()), 1).unwrap();
+            let lock = Lock { key: Some(unlock.clone()), version: 1 };
+            let plan = plan(&worker, fixture.ca.certificate(), &[manager.key().clone()], &lock);
+            plan.iter().take(steps).for_each(|step| fixture.dir.apply(step).unwrap());
+            let found = fixture.restarted().load();
+            match steps {
+                0..3 => assert!(matches!(found, Err(Error::Locked)), "a manager is locked"),
+                _ => assert_eq!(found.unwrap().unwrap().0, worker, "after {steps} steps"),
+            }
         }
     }
 

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use proto::model::Availability;
 use proto::wire;
+use proto::wire::ca_client::CaClient;
 use proto::wire::issuance_status::State;
 use proto::wire::node_ca_client::NodeCaClient;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use zeroize::Zeroizing;
 
+use crate::UnlockKey;
 use crate::dial::{self, Dialer};
 use crate::token::JoinToken;
 
@@ -120,6 +123,17 @@ fn issued(answer: wire::NodeCertificateStatusResponse, request: &str) -> Result<
         }
         _ => Ok(None),
     }
+}
+
+/// What seals the keys of managers on disk, and the version of the cluster object that says so. For managers.
+pub async fn unlock_key(channel: Channel) -> Result<(Option<UnlockKey>, u64), Error> {
+    let mut manager = CaClient::new(channel);
+    let asked = tokio::time::timeout(TIMEOUT, manager.get_unlock_key(wire::GetUnlockKeyRequest {}));
+    let answer = asked.await.map_err(|_| Error::Timeout)?;
+    let answer = answer.map_err(|status| Error::Refused(dial::explain(&status)))?.into_inner();
+    let bytes = Zeroizing::new(answer.unlock_key);
+    let key = (!bytes.is_empty()).then(|| UnlockKey::from_bytes(&bytes)).transpose();
+    Ok((key.map_err(|_| Error::Answer("unlock_key"))?, answer.version.unwrap_or_default().index))
 }
 
 /// Signs what a node asks for: other managers over the network, or the own CA of a manager.

@@ -23,6 +23,7 @@ pub mod root_ca;
 mod socket;
 pub mod tls;
 pub mod token;
+pub mod unlock_key;
 pub mod verifier;
 
 pub use certificate::{NodeCertificate, NodeIdentity, Subject, Validity};
@@ -35,3 +36,4 @@ pub use private_key::PrivateKey;
 pub use root::{RootCertificate, RootDigest};
 pub use root_ca::RootCa;
 pub use token::JoinToken;
+pub use unlock_key::UnlockKey;

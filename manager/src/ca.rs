@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use identity::{Clock, Peer};
 use proto::convert::{Error as Malformed, Within};
-use proto::model::{Availability, Certificate, Membership, Node, NodeId};
+use proto::model::{Availability, Certificate, Cluster, Membership, Node, NodeId, Sensitive};
 use proto::wire::{
-    self, GetRootCaCertificateRequest, GetRootCaCertificateResponse, IssueNodeCertificateRequest,
-    IssueNodeCertificateResponse, NodeCertificateStatusRequest, NodeCertificateStatusResponse, ca_server,
-    node_ca_server,
+    self, GetRootCaCertificateRequest, GetRootCaCertificateResponse, GetUnlockKeyRequest,
+    GetUnlockKeyResponse, IssueNodeCertificateRequest, IssueNodeCertificateResponse,
+    NodeCertificateStatusRequest, NodeCertificateStatusResponse, ca_server, node_ca_server,
 };
 use raft_store::Store;
 use tokio::sync::Semaphore;
@@ -69,6 +69,11 @@ impl Ca {
         Self { store, clock, nodes: Arc::default(), strangers: Arc::default() }
     }
 
+    fn cluster(&self) -> Result<Arc<Cluster>, Status> {
+        let late = || Status::unavailable("this manager has not caught up yet");
+        self.store.view().cluster().cloned().ok_or_else(late)
+    }
+
     async fn issue(&self, peer: &Peer, request: IssueNodeCertificateRequest) -> Result<NodeId, Status> {
         limits::size("csr", request.csr.len(), LONGEST_REQUEST)?;
         let csr = String::from_utf8(request.csr)
@@ -116,10 +121,18 @@ impl ca_server::Ca for Ca {
         &self,
         _: Request<GetRootCaCertificateRequest>,
     ) -> Result<Response<GetRootCaCertificateResponse>, Status> {
-        let view = self.store.view();
-        let cluster =
-            view.cluster().ok_or_else(|| Status::unavailable("this manager has not caught up yet"))?;
+        let cluster = self.cluster()?;
         Ok(Response::new(GetRootCaCertificateResponse { certificate: cluster.root_ca.cert.clone() }))
+    }
+
+    async fn get_unlock_key(
+        &self,
+        _: Request<GetUnlockKeyRequest>,
+    ) -> Result<Response<GetUnlockKeyResponse>, Status> {
+        let cluster = self.cluster()?;
+        let unlock_key = cluster.unlock_key.clone().map(Sensitive::into_inner).unwrap_or_default();
+        let version = Some(wire::Version { index: cluster.meta.version });
+        Ok(Response::new(GetUnlockKeyResponse { unlock_key, version }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The objects with which a swarm begins: the cluster and its first node.
 
-use identity::{JoinToken, RootCa};
+use identity::{JoinToken, RootCa, UnlockKey};
 use ipnet::{IpNet, Ipv4Net};
 use proto::model::{
     Availability, Certificate, Cluster, ClusterId, ClusterSpec, IssuanceState, JoinTokens, ManagerStatus,
@@ -27,6 +27,8 @@ pub struct Init<'a> {
     /// See [`crate::api::validate_cluster`].
     pub spec: ClusterSpec,
     pub root_ca: &'a RootCa,
+    /// If managers are to be locked.
+    pub unlock_key: Option<UnlockKey>,
     pub network: NetworkDefaults,
     pub node: FirstNode,
 }
@@ -115,6 +117,7 @@ pub fn create(init: Init<'_>) -> Result<Vec<Object>, Error> {
         meta: Default::default(),
         spec: init.spec,
         root_ca,
+        unlock_key: init.unlock_key.map(|key| Sensitive::new(key.expose_bytes().to_vec())),
         default_address_pools: init.network.pools,
         subnet_size: init.network.subnet_size,
         vxlan_port: init.network.vxlan_port,
@@ -194,6 +197,7 @@ mod tests {
             cluster: "c1".into(),
             spec: ClusterSpec::default(),
             root_ca: &root_ca,
+            unlock_key: None,
             network: NetworkDefaults::default(),
             node: FirstNode {
                 id: "n1".into(),

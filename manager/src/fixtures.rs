@@ -72,6 +72,7 @@ pub fn cluster() -> Cluster {
             join_tokens: JoinTokens { worker: token(), manager: token() },
         },
         default_address_pools: vec!["10.0.0.0/8".parse().unwrap()],
+        unlock_key: None,
         subnet_size: 24,
         vxlan_port: 4790,
     }

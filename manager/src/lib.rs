@@ -177,6 +177,7 @@ impl Manager {
         let routes = Routes::new(services.control.clone())
             .add_service(services.keys.clone())
             .add_service(services.diagnosis.clone())
+            .add_service(services.ca.clone())
             .add_service(services.logs.clone());
         self.guarded(routes)
     }

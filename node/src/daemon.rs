@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use identity::listener;
+use identity::{CertificateDir, listener};
 use netdriver::Netdriver;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -50,7 +50,9 @@ pub async fn run(settings: Settings) -> Result<()> {
     let machine = Arc::new(machine(&settings, containerd.version(), warnings));
     let runtime: Arc<dyn Runtime> = containerd.clone();
     let (serving, manager) = watch::channel(Serving::Starting);
-    let context = Context { settings: settings.clone(), runtime: runtime.clone(), netdriver, serving };
+    let certificates = CertificateDir::new(&settings.data_root);
+    let context =
+        Context { settings: settings.clone(), certificates, runtime: runtime.clone(), netdriver, serving };
     let (mut actor, membership) = Actor::new(Arc::new(context));
     // Whoever connects meanwhile waits: no answer tells of a node that is half there.
     let _ = terminated.run_until_cancelled(actor.resume()).await;

@@ -25,6 +25,18 @@ pub enum Error {
          \"swarmctl node demote\", or use --force"
     )]
     ManagerLeaves,
+    #[error(
+        "Swarm is encrypted and needs to be unlocked before it can be used: use \"swarmctl swarm unlock\" to unlock it"
+    )]
+    Locked,
+    #[error("this node is not locked")]
+    NotLocked,
+    #[error(transparent)]
+    UnlockKey(#[from] identity::unlock_key::Error),
+    #[error("swarm could not be unlocked: this manager's keys were sealed with another unlock key")]
+    WrongUnlockKey,
+    #[error("{0}")]
+    Unresumed(String),
     #[error("this daemon is stopping")]
     Stopping,
     #[error(transparent)]
@@ -42,7 +54,7 @@ pub enum Error {
     #[error("cannot make the root certificate")]
     RootCa(#[from] identity::root_ca::Error),
     #[error("cannot use this node's certificate")]
-    Certificates(#[from] identity::certificate_dir::Error),
+    Certificates(#[source] identity::certificate_dir::Error),
     #[error("cannot use this node's certificate")]
     Tls(#[from] identity::tls::Error),
     #[error(transparent)]
@@ -72,12 +84,26 @@ impl Error {
     }
 }
 
+impl From<identity::certificate_dir::Error> for Error {
+    fn from(error: identity::certificate_dir::Error) -> Self {
+        match error {
+            identity::certificate_dir::Error::Locked => Self::Locked,
+            identity::certificate_dir::Error::WrongUnlockKey => Self::WrongUnlockKey,
+            error => Self::Certificates(error),
+        }
+    }
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::AlreadyAMember | Error::NotAMember | Error::ManagerLeaves | Error::Removed => {
-                Code::FailedPrecondition
-            }
+            Error::AlreadyAMember
+            | Error::NotAMember
+            | Error::ManagerLeaves
+            | Error::Removed
+            | Error::Locked
+            | Error::NotLocked => Code::FailedPrecondition,
+            Error::UnlockKey(_) | Error::WrongUnlockKey => Code::InvalidArgument,
             Error::Addr(_) | Error::Invalid { .. } | Error::Settings(_) | Error::Token(_) => {
                 Code::InvalidArgument
             }

@@ -17,6 +17,7 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
+use crate::error::Error;
 use crate::local_api::LocalApi;
 
 const NOT_A_MANAGER: &str = "this node is not a swarm manager: ask a manager, or make this node one with \
@@ -35,6 +36,8 @@ pub enum Serving {
     Starting,
     /// There should be one; why there is not.
     Failing(String),
+    /// There is one, and it waits for the unlock key.
+    Locked,
     Manager(Routes),
 }
 
@@ -57,6 +60,7 @@ async fn routes(mut manager: watch::Receiver<Serving>) -> Result<Routes, Status>
     match settled.map(|serving| serving.map(|serving| serving.clone())) {
         Ok(Ok(Serving::Manager(routes))) => Ok(routes),
         Ok(Ok(Serving::Nothing)) => Err(Status::failed_precondition(NOT_A_MANAGER)),
+        Ok(Ok(Serving::Locked)) => Err(Error::Locked.into()),
         Ok(Ok(Serving::Failing(reason))) => {
             Err(Status::unavailable(format!("the manager on this node does not run: {reason}")))
         }

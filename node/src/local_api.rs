@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::TryStreamExt;
+use identity::UnlockKey;
 use proto::local::node_server::Node;
 use proto::local::{
     AuditNetworkRequest, AuditNetworkResponse, Image, InfoRequest, InfoResponse, InitRequest, InitResponse,
     JoinRequest, JoinResponse, LeaveRequest, LeaveResponse, ListImagesRequest, ListImagesResponse,
-    LoadImageRequest, LoadImageResponse,
+    LoadImageRequest, LoadImageResponse, UnlockRequest, UnlockResponse,
 };
 use proto::wire::NodeRole;
 use tokio_util::io::StreamReader;
 use tonic::{Request, Response, Status, Streaming};
 use worker::runtime::Runtime;
 
-use crate::error::chain;
+use crate::error::{Error, chain};
 use crate::info;
 use crate::membership::Membership;
 
@@ -45,6 +46,12 @@ impl Node for LocalApi {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let (node_id, role) = self.membership.join(request.into_inner()).await?;
         Ok(Response::new(JoinResponse { node_id: node_id.into(), role: NodeRole::from(role).into() }))
+    }
+
+    async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
+        let key = request.into_inner().unlock_key.parse::<UnlockKey>().map_err(Error::from)?;
+        self.membership.unlock(key).await?;
+        Ok(Response::new(UnlockResponse {}))
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {

@@ -12,6 +12,7 @@ mod logging;
 mod manager_side;
 mod membership;
 mod record;
+mod sealing;
 mod swarm;
 
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use identity::{Clock, Credentials, Dialer, listener};
+use identity::{CertificateDir, Clock, Credentials, Dialer, listener};
 use manager::Manager;
 use proto::model::NodeId;
 use proto::wire::JoinRequest;
@@ -26,6 +26,7 @@ use tonic::transport::Server;
 use crate::dial::Peers;
 use crate::error::{Error, chain};
 use crate::gate::Serving;
+use crate::sealing::{self, Sealing};
 
 /// A peer that is silent is asked, and given up when it does not answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -43,6 +44,7 @@ const HAND_OVER: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Place<'a> {
     pub data_root: &'a Path,
+    pub certificates: &'a CertificateDir,
     pub node_id: NodeId,
     pub advertise: SocketAddr,
     pub credentials: Credentials,
@@ -55,6 +57,7 @@ pub struct ManagerSide {
     /// Ends the port, and with it `server`.
     stop: CancellationToken,
     server: JoinSet<()>,
+    sealing: JoinSet<()>,
     leadership: watch::Receiver<Leadership>,
     serving: watch::Sender<Serving>,
 }
@@ -67,7 +70,8 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
 pub async fn open_store(place: &Place<'_>) -> Result<Store, Error> {
     let (dir, dial) = (place.data_root.join("raft"), Arc::new(Peers(place.dialer.clone())));
     let addr = place.advertise.to_string();
-    let options = raft_store::Options::new(dir, place.node_id.clone(), addr, dial);
+    let mut options = raft_store::Options::new(dir, place.node_id.clone(), addr, dial);
+    options.seal = sealing::seal(place.certificates.unlock_key().0);
     Ok(Store::open(options).await?)
 }
 
@@ -100,9 +104,12 @@ impl ManagerSide {
                 tracing::error!(error = %chain(&error), "the managers' port has failed");
             }
         });
+        let mut sealing = JoinSet::new();
+        let seals = Sealing { store: store.clone(), certificates: place.certificates.clone() };
+        sealing.spawn(seals.run(stop.clone()));
         serving.send_replace(Serving::Manager(manager.routes_local()));
         let leadership = store.leadership();
-        Self { store, manager, stop, server: tasks, leadership, serving }
+        Self { store, manager, stop, server: tasks, sealing, leadership, serving }
     }
 
     pub const fn store(&self) -> &Store {
@@ -172,6 +179,7 @@ impl ManagerSide {
         if tokio::time::timeout(CLOSING, self.server.join_next()).await.is_err() {
             self.server.shutdown().await;
         }
+        while self.sealing.join_next().await.is_some() {}
         self.store.shutdown().await;
     }
 }

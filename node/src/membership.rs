@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use identity::UnlockKey;
 use proto::local::info_response::State;
 use proto::local::{InitRequest, JoinRequest};
 use proto::model::{ClusterId, NodeId, Role};
@@ -48,6 +49,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 enum Command {
     Init(Box<InitRequest>, Reply<NodeId>),
     Join(Box<JoinRequest>, Reply<(NodeId, Role)>),
+    Unlock(UnlockKey, Reply<()>),
     Leave { force: bool, reply: Reply<()> },
 }
 
@@ -64,12 +66,19 @@ pub enum StatusSource {
     #[default]
     Inactive,
     Pending,
-    /// The node was in a swarm and takes no part in it: the swarm on disk could not be taken up, or removed the node.
+    /// The node was in a swarm and takes no part in it: the swarm on disk could not be taken up, or waits for its unlock
+    /// key, or removed the node.
     Broken(Box<Status>),
     Active {
         read: Box<dyn Fn() -> Status + Send + Sync>,
         networks: Networks,
     },
+}
+
+impl StatusSource {
+    fn is_locked(&self) -> bool {
+        matches!(self, Self::Broken(status) if status.state == State::Locked)
+    }
 }
 
 impl Membership {
@@ -79,6 +88,10 @@ impl Membership {
 
     pub async fn join(&self, request: JoinRequest) -> Result<(NodeId, Role), Error> {
         self.ask(|reply| Command::Join(Box::new(request), reply)).await
+    }
+
+    pub async fn unlock(&self, key: UnlockKey) -> Result<(), Error> {
+        self.ask(|reply| Command::Unlock(key, reply)).await
     }
 
     pub async fn leave(&self, force: bool) -> Result<(), Error> {
@@ -98,6 +111,7 @@ impl Membership {
     pub fn networks(&self) -> Result<Networks, Error> {
         match self.status.borrow().as_ref() {
             StatusSource::Active { networks, .. } => Ok(networks.clone()),
+            source if source.is_locked() => Err(Error::Locked),
             _ => Err(Error::NotAMember),
         }
     }
@@ -146,6 +160,7 @@ impl Actor {
         match Swarm::resume(&self.context).await {
             Ok(Some(swarm)) => self.swarm.insert(swarm).current().await,
             Ok(None) => drop(self.context.serving.send_replace(Serving::Nothing)),
+            Err(Error::Locked) => return self.be_locked(),
             Err(error) => {
                 let error = chain(&error);
                 tracing::error!(error, "cannot take up the swarm again");
@@ -155,6 +170,34 @@ impl Actor {
             }
         }
         self.publish();
+    }
+
+    /// Who the node is stands in its certificate, which is never sealed.
+    fn be_locked(&self) {
+        tracing::warn!("{}", Error::Locked);
+        self.context.serving.send_replace(Serving::Locked);
+        let certificate = self.context.certificates.certificate().ok().flatten();
+        let subject = certificate.map(|certificate| certificate.subject().clone());
+        self.fall_out(Status {
+            state: State::Locked,
+            error: Error::Locked.to_string(),
+            node_id: subject.as_ref().map(|subject| subject.node.clone()),
+            cluster_id: subject.map(|subject| subject.cluster),
+            ..Status::default()
+        });
+    }
+
+    async fn unlock(&mut self, key: &UnlockKey) -> Result<(), Error> {
+        if !self.status.borrow().is_locked() {
+            return Err(if self.swarm.is_some() { Error::NotLocked } else { Error::NotAMember });
+        }
+        self.context.certificates.unlock(key)?;
+        tracing::info!("this manager was unlocked");
+        self.resume().await;
+        match self.status.borrow().as_ref() {
+            StatusSource::Broken(status) => Err(Error::Unresumed(status.error.clone())),
+            _ => Ok(()),
+        }
     }
 
     async fn follow(&mut self) {
@@ -176,7 +219,8 @@ impl Actor {
     }
 
     fn fall_out(&self, status: Status) {
-        let status = Status { state: State::Error, ..status };
+        let state = if status.state == State::Inactive { State::Error } else { status.state };
+        let status = Status { state, ..status };
         self.status.send_replace(Arc::new(StatusSource::Broken(Box::new(status))));
     }
 
@@ -185,6 +229,7 @@ impl Actor {
         match command {
             Command::Init(request, reply) => drop(reply.send(self.init(*request).await)),
             Command::Join(request, reply) => drop(reply.send(self.join(*request).await)),
+            Command::Unlock(key, reply) => drop(reply.send(self.unlock(&key).await)),
             Command::Leave { force, reply } => drop(reply.send(self.leave(force).await)),
         }
     }
@@ -210,6 +255,7 @@ impl Actor {
         match &self.swarm {
             Some(swarm) if swarm.role() == Role::Manager && !force => return Err(Error::ManagerLeaves),
             None if !broken => return Err(Error::NotAMember),
+            None if self.status.borrow().is_locked() && !force => return Err(Error::Locked),
             _ => {}
         }
         let left = match self.swarm.take() {

@@ -48,6 +48,8 @@ const CURRENT: Duration = Duration::from_secs(5);
 /// What does not depend on the swarm.
 pub struct Context {
     pub settings: Settings,
+    /// Also knows what seals the node's key.
+    pub certificates: CertificateDir,
     pub runtime: Arc<dyn Runtime>,
     pub netdriver: Arc<Netdriver>,
     /// What the manager side serves on the node's own socket.
@@ -55,10 +57,6 @@ pub struct Context {
 }
 
 impl Context {
-    fn certificates(&self) -> CertificateDir {
-        CertificateDir::new(&self.settings.data_root)
-    }
-
     fn raft_dir(&self) -> PathBuf {
         self.settings.data_root.join("raft")
     }
@@ -121,7 +119,7 @@ impl Swarm {
         let (managers, addresses) = watch::channel(known);
         let (renewal, trigger) = Renewal::new(
             credentials.clone(),
-            context.certificates(),
+            context.certificates.clone(),
             issuance::Managers::new(dialer.clone(), addresses),
             Clock::system(),
             StdRng::from_os_rng(),
@@ -253,7 +251,7 @@ impl Swarm {
 /// Removes what makes this node part of a swarm; images stay.
 pub fn forget(context: &Context) -> Result<(), Error> {
     // The certificate first: without it the rest counts as nothing.
-    context.certificates().clear()?;
+    context.certificates.clear()?;
     record::remove(&context.settings.data_root)?;
     remove_dir(context.raft_dir())?;
     remove_dir(context.settings.data_root.join("worker"))

@@ -33,12 +33,14 @@ macro_rules! redacted {
 // Fields in the order of their numbers; after the semicolon, the secret ones.
 redacted! {
     wire::CaConfig { node_cert_expiry, external_cas, signing_ca_cert, force_rotate; signing_ca_key }
+    wire::GetUnlockKeyResponse { version; unlock_key }
     wire::EncryptionKey { subsystem, algorithm, lamport_time; key }
     wire::IssueNodeCertificateRequest { csr, availability; token }
     wire::JoinTokens { ; worker, manager }
     wire::RootCa { ca_cert, ca_cert_hash, join_tokens; ca_key }
     wire::container_spec::PullOptions { ; registry_auth }
     local::JoinRequest { remote_addrs, listen_addr, advertise_addr, data_path_addr, availability; token }
+    local::UnlockRequest { ; unlock_key }
     raft::ProposeRequest { ; proposal }
     raft::SnapshotPart { part }
     network::NetworkKey { generation; secret }

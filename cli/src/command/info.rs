@@ -29,6 +29,7 @@ fn state(info: &InfoResponse) -> &'static str {
         State::Pending => "pending",
         State::Active => "active",
         State::Error => "error",
+        State::Locked => "locked",
     }
 }
 

@@ -5,6 +5,8 @@ mod join;
 mod join_token;
 mod leave;
 mod settings;
+mod unlock;
+mod unlock_key;
 mod update;
 
 use anyhow::Result;
@@ -23,6 +25,10 @@ pub enum Command {
     JoinToken(join_token::JoinToken),
     /// Leave the swarm
     Leave(leave::Leave),
+    /// Take up a locked manager again; the key is read from standard input
+    Unlock(unlock::Unlock),
+    /// Show or rotate the key that locked managers need after a restart
+    UnlockKey(unlock_key::UnlockKey),
     /// Change settings of the swarm
     Update(update::Update),
 }
@@ -34,6 +40,8 @@ impl Command {
             Self::Join(command) => command.run(client).await,
             Self::JoinToken(command) => command.run(client).await,
             Self::Leave(command) => command.run(client).await,
+            Self::Unlock(command) => command.run(client).await,
+            Self::UnlockKey(command) => command.run(client).await,
             Self::Update(command) => command.run(client).await,
         }
     }

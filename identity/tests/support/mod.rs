@@ -173,6 +173,14 @@ impl ca_server::Ca for CaService {
         let certificate = self.0.ca.certificate().pem().into();
         Ok(Response::new(wire::GetRootCaCertificateResponse { certificate }))
     }
+
+    async fn get_unlock_key(
+        &self,
+        request: Request<wire::GetUnlockKeyRequest>,
+    ) -> Result<Response<wire::GetUnlockKeyResponse>, Status> {
+        self.note(&request);
+        Ok(Response::new(wire::GetUnlockKeyResponse::default()))
+    }
 }
 
 #[tonic::async_trait]

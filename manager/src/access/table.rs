@@ -114,6 +114,7 @@ const TABLE: &[Service] = &[
     ("swarm.network.v1.Questions", NODES, &["Watch", "Answer"]),
     ("swarm.network.v1.Questions", MANAGERS, &["Relay"]),
     ("docker.swarmkit.v1.CA", EVERYONE, &["GetRootCACertificate"]),
+    ("docker.swarmkit.v1.CA", OPERATORS, &["GetUnlockKey"]),
     ("docker.swarmkit.v1.NodeCA", EVERYONE, &["IssueNodeCertificate", "NodeCertificateStatus"]),
     ("docker.swarmkit.v1.RaftMembership", MANAGERS, &["Join", "Leave"]),
     ("swarm.raft.v1.Liveness", MANAGERS, &["Beat"]),
@@ -122,7 +123,7 @@ const TABLE: &[Service] = &[
     (
         "swarm.node.v1.Node",
         LOCALS,
-        &["Init", "Join", "Leave", "Info", "AuditNetwork", "LoadImage", "ListImages"],
+        &["Init", "Join", "Unlock", "Leave", "Info", "AuditNetwork", "LoadImage", "ListImages"],
     ),
 ];
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::{JoinToken, RootDigest};
+use identity::{JoinToken, RootDigest, UnlockKey};
 use proto::convert::Within;
 use proto::model::{Cluster, ClusterSpec, RaftConfig, Sensitive};
 use proto::wire::{
@@ -52,9 +52,6 @@ pub(super) async fn update(
     let version = request.cluster_version.unwrap_or_default().index;
     let spec = validate(request.spec)?;
     let rotation = request.rotation.unwrap_or_default();
-    if rotation.manager_unlock_key {
-        return Err(Error::unsupported("rotation.manager_unlock_key", "unlock keys").into());
-    }
     let updated = api.store.update(|tx| {
         let current = find(tx, &request.cluster_id)?;
         if current.meta.version != version {
@@ -66,6 +63,7 @@ pub(super) async fn update(
             return Err(Error::invalid("spec.annotations.name", &cluster.spec.annotations.name, remedy));
         }
         rotate(&mut cluster, rotation)?;
+        lock(&mut cluster, rotation)?;
         tx.update(cluster);
         Ok(())
     });
@@ -90,9 +88,6 @@ pub fn validate(spec: Option<wire::ClusterSpec>) -> Result<ClusterSpec, Error> {
     }
     validate::object_name("spec.annotations.name", &spec.annotations.name)?;
     validate::labels("spec.annotations", &spec.annotations)?;
-    if spec.auto_lock_managers {
-        return Err(Error::unsupported("spec.encryption_config.auto_lock_managers", "locked managers"));
-    }
     let history = spec.orchestration.task_history_retention_limit;
     if history > LONGEST_HISTORY {
         let field = "spec.orchestration.task_history_retention_limit";
@@ -139,6 +134,21 @@ fn rotate(cluster: &mut Cluster, rotation: KeyRotation) -> Result<(), Error> {
     }
     if rotation.manager_join_token {
         tokens.manager = fresh()?;
+    }
+    Ok(())
+}
+
+/// An unlock key there is as long as managers are to be locked, and no longer.
+fn lock(cluster: &mut Cluster, rotation: KeyRotation) -> Result<(), Error> {
+    if !cluster.spec.auto_lock_managers {
+        if rotation.manager_unlock_key {
+            let remedy = "autolock is not turned on: `swarmctl swarm update --autolock` makes an unlock key";
+            return Err(Error::Precondition(format!("there is no unlock key to rotate, as {remedy}")));
+        }
+        cluster.unlock_key = None;
+    } else if cluster.unlock_key.is_none() || rotation.manager_unlock_key {
+        let key = UnlockKey::generate();
+        cluster.unlock_key = Some(Sensitive::new(key.expose_bytes().to_vec()));
     }
     Ok(())
 }

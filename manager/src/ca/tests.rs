@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use identity::{Connection, JoinToken, NodeCertificate, PrivateKey, RootCertificate, RootDigest};
-use proto::model::{Cluster, ClusterId, Role};
+use proto::model::{ClusterId, Role};
 use proto::wire::node_ca_server::NodeCa as _;
 use tonic::Code;
 

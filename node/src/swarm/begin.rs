@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use identity::bootstrap::Join;
-use identity::{Credentials, Dialer, JoinToken, RootCa, Subject};
+use identity::{Credentials, Dialer, JoinToken, RootCa, Subject, UnlockKey, issuance};
 use manager::cluster::{FirstNode, Init, NetworkDefaults};
 use proto::local::{InitRequest, JoinRequest};
 use proto::model::{Availability, ClusterId, ClusterSpec, NodeId, Role};
@@ -50,7 +50,7 @@ impl Swarm {
 
     /// Takes up the swarm of which this node was part, if there is one.
     pub async fn resume(context: &Arc<Context>) -> Result<Option<Self>, Error> {
-        let Some((identity, root)) = context.certificates().load()? else { return Ok(None) };
+        let Some((identity, root)) = context.certificates.load()? else { return Ok(None) };
         let record = record::load(&context.settings.data_root)?;
         let path = record::path(&context.settings.data_root);
         let record = record.ok_or(Error::NoRecord { path })?;
@@ -111,6 +111,8 @@ async fn found(context: &Arc<Context>, record: Record, wishes: Wishes) -> Result
     let identity = root_ca.issue(&subject, wishes.spec.ca.node_cert_expiry, now)?;
     let root = root_ca.certificate().clone();
     let credentials = Credentials::new(identity.clone(), root.clone())?;
+    let unlock_key = wishes.spec.auto_lock_managers.then(UnlockKey::generate);
+    context.certificates.seal(unlock_key.clone(), 0)?;
     let place = place(context, &record, &credentials);
     let store = open_store(&place).await?;
     let founded = async {
@@ -122,10 +124,10 @@ async fn found(context: &Arc<Context>, record: Record, wishes: Wishes) -> Result
             certificate: identity.certificate().pem().into(),
         };
         let (cluster, spec, network) = (subject.cluster, wishes.spec, wishes.network);
-        let init = Init { cluster, spec, root_ca: &root_ca, network, node: first };
+        let init = Init { cluster, spec, root_ca: &root_ca, unlock_key, network, node: first };
         store.bootstrap(manager::cluster::create(init)?).await?;
         record::save(&context.settings.data_root, &record)?;
-        Ok(context.certificates().save(&identity, &root)?)
+        Ok(context.certificates.save(&identity, &root)?)
     };
     if let Err(error) = founded.await {
         store.shutdown().await;
@@ -138,7 +140,7 @@ async fn found(context: &Arc<Context>, record: Record, wishes: Wishes) -> Result
 /// The record first: with the certificate the node is part of the swarm, whatever interrupts it then.
 async fn enter(context: &Arc<Context>, record: Record, joining: Join) -> Result<Swarm, Error> {
     record::save(&context.settings.data_root, &record)?;
-    let joined = joining.run(&context.certificates(), SystemTime::now()).await?;
+    let joined = joining.run(&context.certificates, SystemTime::now()).await?;
     let role = joined.identity.subject().role;
     let credentials = Credentials::new(joined.identity, joined.root)?;
     let (manager, problem) = match role {
@@ -154,7 +156,7 @@ async fn become_manager(
     record: &Record,
     credentials: &Credentials,
 ) -> Result<(Option<ManagerSide>, Option<Error>), Error> {
-    let manager = open_manager(context, record, credentials).await?;
+    let manager = open_manager(context, record, credentials, &record.managers).await?;
     let dialer = Dialer::new(credentials.clone());
     match ask_to_join(&dialer, record.advertise, &record.managers).await {
         Ok(()) => Ok((Some(manager), None)),
@@ -178,7 +180,7 @@ async fn resume_manager(
         context.serving.send_replace(Serving::Nothing);
         return Ok((None, None));
     }
-    match open_manager(context, record, credentials).await {
+    match open_manager(context, record, credentials, &record.managers).await {
         Ok(manager) => Ok((Some(manager), None)),
         Err(error) => {
             let reason = crate::error::chain(&error);
@@ -193,16 +195,40 @@ pub(super) async fn open_manager(
     context: &Arc<Context>,
     record: &Record,
     credentials: &Credentials,
+    others: &[String],
 ) -> Result<ManagerSide, Error> {
     let place = place(context, record, credentials);
     let listener = bind(record.listen).await?;
+    if !context.raft_dir().exists() {
+        learn_unlock_key(context, &place.dialer, record, others).await?;
+    }
     let store = open_store(&place).await?;
     Ok(ManagerSide::start(&place, store, listener, context.serving.clone()))
+}
+
+/// So that nothing of a locked swarm is ever on this disk in clear. Who cannot be asked now need not: what is here is
+/// sealed, anew, as soon as the replica tells.
+async fn learn_unlock_key(
+    context: &Context,
+    dialer: &Dialer,
+    record: &Record,
+    others: &[String],
+) -> Result<(), Error> {
+    let own = record.advertise.to_string();
+    for addr in others.iter().filter(|addr| **addr != own) {
+        let Ok(channel) = dialer.channel(addr) else { continue };
+        match issuance::unlock_key(channel).await {
+            Ok((key, version)) => return Ok(context.certificates.seal(key, version)?),
+            Err(error) => tracing::debug!(%addr, %error, "a manager told no unlock key"),
+        }
+    }
+    Ok(())
 }
 
 fn place<'a>(context: &'a Context, record: &Record, credentials: &Credentials) -> Place<'a> {
     Place {
         data_root: &context.settings.data_root,
+        certificates: &context.certificates,
         node_id: credentials.current().identity().subject().node.clone(),
         advertise: record.advertise,
         credentials: credentials.clone(),

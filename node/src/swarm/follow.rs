@@ -116,7 +116,8 @@ impl Swarm {
 
     async fn open(&mut self) {
         self.context.serving.send_replace(Serving::Starting);
-        match begin::open_manager(&self.context, &self.record, &self.credentials).await {
+        let managers = self.managers.borrow().clone();
+        match begin::open_manager(&self.context, &self.record, &self.credentials, &managers).await {
             Ok(manager) => {
                 self.manager = Some(manager);
                 self.idle_since = None;
@@ -174,6 +175,9 @@ impl Swarm {
             None => drop(self.context.serving.send_replace(Serving::Nothing)),
         }
         self.show(None);
+        if let Err(error) = self.context.certificates.seal(None, 0) {
+            tracing::error!(error = chain(&error), "cannot take the seal off this node's key");
+        }
         if let Err(error) = remove_dir(self.context.raft_dir()) {
             tracing::warn!(
                 error = chain(&error),

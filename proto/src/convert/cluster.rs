@@ -25,6 +25,7 @@ impl TryFrom<wire::Cluster> for Cluster {
             meta: meta_in(cluster.meta)?,
             spec: required("spec", cluster.spec)?.try_into().within("spec")?,
             root_ca: cluster.root_ca.unwrap_or_default().into(),
+            unlock_key: unlock_key(cluster.unlock_keys),
             default_address_pools: pools,
             subnet_size: narrow("subnet_size", cluster.subnet_size, "a mask length")?,
             vxlan_port: narrow("vxlan_udp_port", cluster.vxlan_udp_port, "a port")?,
@@ -39,12 +40,24 @@ impl From<&Cluster> for wire::Cluster {
             meta: meta_out(&cluster.meta),
             spec: Some((&cluster.spec).into()),
             root_ca: Some((&cluster.root_ca).into()),
+            unlock_keys: cluster.unlock_key.iter().map(unlock_key_out).collect(),
             default_address_pool: cluster.default_address_pools.iter().map(ToString::to_string).collect(),
             subnet_size: cluster.subnet_size.into(),
             vxlan_udp_port: cluster.vxlan_port.into(),
             ..Default::default()
         }
     }
+}
+
+/// SwarmKit's name for whom the key is for.
+const LOCKED: &str = "swarm-manager";
+
+fn unlock_key(keys: Vec<wire::EncryptionKey>) -> Option<Sensitive<Vec<u8>>> {
+    keys.into_iter().find(|key| key.subsystem == LOCKED).map(|key| Sensitive::new(key.key))
+}
+
+fn unlock_key_out(key: &Sensitive<Vec<u8>>) -> wire::EncryptionKey {
+    wire::EncryptionKey { subsystem: LOCKED.into(), key: key.expose().clone(), ..Default::default() }
 }
 
 impl TryFrom<wire::ClusterSpec> for ClusterSpec {

@@ -12,6 +12,8 @@ pub struct Cluster {
     pub meta: Meta,
     pub spec: ClusterSpec,
     pub root_ca: RootCa,
+    /// Seals what managers keep on disk, if they are locked.
+    pub unlock_key: Option<Sensitive<Vec<u8>>>,
     /// Pools for networks without a subnet of their own.
     pub default_address_pools: Vec<IpNet>,
     /// Mask length of the subnets taken from the pools.

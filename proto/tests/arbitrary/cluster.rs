@@ -10,11 +10,13 @@ prop_compose! {
         meta in meta(),
         spec in spec(),
         root_ca in root_ca(),
+        unlock_key in option::of(few(any::<u8>())),
         default_address_pools in few(net()),
         subnet_size: u8,
         vxlan_port: u16,
     ) -> Cluster {
-        Cluster { id, meta, spec, root_ca, default_address_pools, subnet_size, vxlan_port }
+        let unlock_key = unlock_key.map(Sensitive::new);
+        Cluster { id, meta, spec, root_ca, unlock_key, default_address_pools, subnet_size, vxlan_port }
     }
 }
 

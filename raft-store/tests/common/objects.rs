@@ -24,6 +24,7 @@ pub fn cluster() -> Cluster {
         spec: ClusterSpec { annotations: named("default"), ..ClusterSpec::default() },
         root_ca: RootCa::default(),
         default_address_pools: vec!["10.0.0.0/8".parse().unwrap()],
+        unlock_key: None,
         subnet_size: 24,
         vxlan_port: 4789,
     }

@@ -6,6 +6,7 @@ use proto::local::{InfoRequest, InitRequest};
 use proto::wire::{ClusterSpec, node_spec};
 
 use super::settings::Settings;
+use super::unlock_key;
 use super::{Availability, join_command};
 use crate::client::{Answer as _, Client};
 use crate::resolve;
@@ -42,6 +43,7 @@ impl Init {
     pub async fn run(self, client: &Client) -> Result<()> {
         let mut spec = ClusterSpec::default();
         self.settings.apply(&mut spec);
+        let autolock = spec.encryption_config.is_some_and(|config| config.auto_lock_managers);
         let request = InitRequest {
             advertise_addr: self.advertise_addr,
             listen_addr: self.listen_addr,
@@ -54,7 +56,12 @@ impl Init {
         };
         let node_id = client.node().init(request).await.answer()?.node_id;
         println!("Swarm initialized: current node ({node_id}) is now a manager.\n");
-        print_invitation(client).await
+        print_invitation(client).await?;
+        if autolock {
+            println!();
+            unlock_key::print(client, false).await?;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use proto::wire::{CaConfig, ClusterSpec, DispatcherConfig, OrchestrationConfig, RaftConfig};
+use proto::wire::{
+    CaConfig, ClusterSpec, DispatcherConfig, EncryptionConfig, OrchestrationConfig, RaftConfig,
+};
 
 use crate::units;
 
@@ -18,6 +20,9 @@ pub struct Settings {
     /// Validity of node certificates [default: 2160h]
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     cert_expiry: Option<Duration>,
+    /// Managers that were restarted serve nothing until they are unlocked
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    autolock: Option<bool>,
     /// Log entries between Raft snapshots [default: 10000]
     #[arg(long, value_name = "N")]
     snapshot_interval: Option<u64>,
@@ -31,6 +36,7 @@ impl Settings {
         self.task_history_limit.is_none()
             && self.dispatcher_heartbeat.is_none()
             && self.cert_expiry.is_none()
+            && self.autolock.is_none()
             && self.snapshot_interval.is_none()
             && self.max_snapshots.is_none()
     }
@@ -46,6 +52,9 @@ impl Settings {
         if let Some(expiry) = self.cert_expiry {
             let config = spec.ca_config.take().unwrap_or_default();
             spec.ca_config = Some(CaConfig { node_cert_expiry: expiry.try_into().ok(), ..config });
+        }
+        if let Some(auto_lock_managers) = self.autolock {
+            spec.encryption_config = Some(EncryptionConfig { auto_lock_managers });
         }
         let mut raft = spec.raft.unwrap_or_else(|| RaftConfig::from(proto::model::RaftConfig::default()));
         raft.snapshot_interval = self.snapshot_interval.unwrap_or(raft.snapshot_interval);

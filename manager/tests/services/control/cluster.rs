@@ -1,10 +1,11 @@
 //! The settings of the swarm and its tokens.
 
 use proto::wire;
+use proto::wire::ca_client::CaClient;
 use tonic::Code;
 
 use super::*;
-use crate::fixtures::CLUSTER;
+use crate::fixtures::{CLUSTER, node, node_id, put};
 
 async fn get_cluster(control: &mut Control) -> wire::Cluster {
     let request = wire::GetClusterRequest { cluster_id: CLUSTER.into() };
@@ -41,6 +42,46 @@ async fn the_cluster_keeps_its_key_and_rotates_its_tokens() {
 }
 
 #[tokio::test]
+async fn there_is_an_unlock_key_while_managers_are_locked() {
+    let swarm = Swarm::start().await;
+    let mut control = control(&swarm);
+    let unlock_key = async || {
+        let mut ca = CaClient::new(swarm.local());
+        ca.get_unlock_key(wire::GetUnlockKeyRequest {}).await.unwrap().into_inner().unlock_key
+    };
+    let mut update = async |auto_lock_managers, rotate| {
+        let now = get_cluster(&mut control).await;
+        assert!(now.unlock_keys.is_empty(), "it is not shown with the cluster");
+        let encryption_config = Some(wire::EncryptionConfig { auto_lock_managers });
+        control
+            .update_cluster(wire::UpdateClusterRequest {
+                cluster_id: CLUSTER.into(),
+                cluster_version: now.meta.unwrap().version,
+                spec: Some(wire::ClusterSpec { encryption_config, ..now.spec.unwrap() }),
+                rotation: Some(wire::KeyRotation { manager_unlock_key: rotate, ..Default::default() }),
+            })
+            .await
+    };
+    assert!(unlock_key().await.is_empty());
+    let refused = update(false, true).await.unwrap_err();
+    assert!(refused.message().contains("autolock is not turned on"), "{refused}");
+    update(true, false).await.unwrap();
+    let first = unlock_key().await;
+    assert_eq!(first.len(), 32);
+    update(true, false).await.unwrap();
+    assert_eq!(unlock_key().await, first, "another change keeps it");
+    update(true, true).await.unwrap();
+    assert!(unlock_key().await != first && unlock_key().await.len() == 32);
+    update(false, false).await.unwrap();
+    assert!(unlock_key().await.is_empty());
+
+    put(&swarm.store, [node(1)]).await;
+    let asked = CaClient::new(swarm.worker(&node_id(1))).get_unlock_key(wire::GetUnlockKeyRequest {}).await;
+    assert_eq!(asked.unwrap_err().code(), Code::PermissionDenied);
+    swarm.stop().await;
+}
+
+#[tokio::test]
 async fn bad_settings_are_refused() {
     let swarm = Swarm::start().await;
     let mut control = control(&swarm);
@@ -62,10 +103,6 @@ async fn bad_settings_are_refused() {
                 s.ca_config = Some(wire::CaConfig { node_cert_expiry: seconds(60), ..Default::default() });
             }),
             "spec.ca_config.node_cert_expiry",
-        ),
-        (
-            with(&|s| s.encryption_config = Some(wire::EncryptionConfig { auto_lock_managers: true })),
-            "locked managers are not supported",
         ),
         (
             with(&|s| {
