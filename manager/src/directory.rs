@@ -14,6 +14,7 @@
 mod confirmations;
 mod entry;
 mod gate;
+mod handover;
 mod journal;
 mod need;
 mod report;
@@ -46,6 +47,7 @@ use crate::peers::{self, Peers};
 use confirmations::{Confirmations, Confirmed};
 pub use entry::{is_ready, mac};
 use gate::Gate;
+pub use handover::is_over;
 pub use need::members;
 pub use stream::Known;
 pub use tell::{Ear, Teller};
@@ -107,8 +109,8 @@ impl directory_server::Directory for Directory {
         let known: BTreeMap<NetworkId, Moment> = known.collect();
         let latest = known.values().map(|moment| moment.index).max().unwrap_or_default();
         let caught_up = catch_up(self.store.clone(), Arc::clone(&self.hub), index, latest);
-        let subscription = self.hub.subscribe(node.clone(), Known::new(node, known));
-        Ok(Response::new(Box::pin(updates(caught_up, subscription, ended))))
+        let subscription = self.hub.subscribe(node.clone(), Known::new(node.clone(), known));
+        Ok(Response::new(Box::pin(updates(caught_up, subscription, node, ended))))
     }
 
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
@@ -149,8 +151,11 @@ impl directory_server::Directory for Directory {
         request: Request<ReportKeysRequest>,
     ) -> Result<Response<ReportKeysResponse>, Status> {
         let node = peers::node_id(&request)?;
-        let ReportKeysRequest { session_id, reports } = request.into_inner();
-        self.sessions.find(&node, &session_id)?;
+        let ReportKeysRequest { session_id, reports, index } = request.into_inner();
+        let ended = self.sessions.find(&node, &session_id)?;
+        // On an older view the reports would be taken for wrong ones.
+        let caught_up = catch_up(self.store.clone(), Arc::clone(&self.hub), index, 0);
+        ended.run_until_cancelled(caught_up).await.transpose()?;
         report::write(&self.store, &self.gate, &node, reports).await?;
         Ok(Response::new(ReportKeysResponse {}))
     }
@@ -169,6 +174,7 @@ async fn catch_up(store: Store, hub: Arc<Hub<Known>>, index: u64, latest: u64) -
 fn updates(
     caught_up: impl Future<Output = Result<(), Status>> + Send,
     subscription: Subscription<Known>,
+    node: NodeId,
     ended: CancellationToken,
 ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send {
     async_stream::stream! {
@@ -181,7 +187,7 @@ fn updates(
             // Entries are made without holding up the hub.
             let (due, view, moment) =
                 subscription.read(|view, known, recent| (known.take_due(&view, recent), view, recent.now()));
-            let updates = due.updates(&view);
+            let updates = due.updates(&view, &node);
             if !updates.is_empty() {
                 yield Ok(WatchResponse { updates, moment: Some(moment) });
             }

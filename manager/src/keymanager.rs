@@ -5,7 +5,8 @@
 //! old one. Each phase is an epoch of the replicated keyring, so a new leader goes on where the old one stopped.
 //!
 //! Invariant: an epoch ends only when every node that is up has confirmed it, or after `PATIENCE` under one leader: without
-//! a leader nodes hear nothing, so that time is not theirs.
+//! a leader nodes hear nothing, so that time is not theirs. No association with a key that was forgotten is used after the
+//! last phase, whatever hand-over between incarnations was under way.
 
 mod plan;
 
@@ -83,10 +84,17 @@ impl Plan for KeyManager {
             Action::Send { network, epoch } => change(tx, network, *epoch, now, |keyring| {
                 keyring.sending = keyring.newest();
             }),
-            Action::Drop { network, epoch } => change(tx, network, *epoch, now, |keyring| {
-                let sending = keyring.sending;
-                keyring.keys.retain(|key| key.generation == sending);
-            }),
+            // If a node has come with another incarnation meanwhile, it is looked at again.
+            Action::Drop { network, epoch, roster }
+                if tx.keyring(network).is_some_and(|keyring| keyring.roster == *roster) =>
+            {
+                change(tx, network, *epoch, now, |keyring| {
+                    let sending = keyring.sending;
+                    keyring.keys.retain(|key| key.generation == sending);
+                    keyring.settled = keyring.roster;
+                });
+            }
+            Action::Drop { .. } => {}
             Action::Forget { network, nodes } => {
                 let Some(mut keyring) = tx.keyring(network).map(|keyring| Keyring::clone(keyring)) else {
                     return;
@@ -115,6 +123,8 @@ fn first(network: &NetworkId, now: SystemTime) -> Keyring {
         since: now,
         wanted: 0,
         members: Default::default(),
+        roster: 0,
+        settled: 0,
     }
 }
 

@@ -40,26 +40,26 @@ pub struct Encryption {
     /// This node's own.
     pub incarnation: Incarnation,
     /// Nodes with endpoints on the network, by VTEP; this node may be among them.
-    pub peers: BTreeMap<IpAddr, Incarnation>,
+    pub peers: BTreeMap<IpAddr, Counterpart>,
+}
+
+/// The other end of associations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counterpart {
+    pub incarnation: Incarnation,
     pub handover: Handover,
 }
 
 impl Encryption {
     /// Refused as invalid, and so never made.
     pub fn without_keys() -> Self {
-        Self {
-            keys: BTreeMap::new(),
-            sending: 0,
-            incarnation: Incarnation([0; 16]),
-            peers: BTreeMap::new(),
-            handover: Handover::Done,
-        }
+        Self { keys: BTreeMap::new(), sending: 0, incarnation: Incarnation([0; 16]), peers: BTreeMap::new() }
     }
 }
 
-/// What becomes of associations with earlier incarnations of this node or of a peer: each side must receive on the new
-/// ones before the other sends on them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What becomes of associations with a peer that are of an earlier incarnation of it or of this node: each side must
+/// receive on the new ones before the other sends on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handover {
     /// Send on the old one where there is one.
     Receive,

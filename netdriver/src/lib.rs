@@ -54,7 +54,7 @@ pub use desired::{
     Scope, Service, Services, Subnet,
 };
 pub use error::Error;
-pub use esp::{Encryption, Handover, Incarnation, Secret};
+pub use esp::{Counterpart, Encryption, Handover, Incarnation, Secret};
 pub use look::{Far, KeySeen, Keys, Sight, Underlay, View, vxlan_of};
 pub use mac::{Mac, mac_for};
 pub use model::{DefaultRoute, End, Kind, Link, Namespace, Place, Port, Vxlan, World};

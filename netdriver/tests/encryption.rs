@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 
 use lab::*;
-use netdriver::{Desired, Encryption, Handover, Incarnation, Scope, Secret};
+use netdriver::{Counterpart, Desired, Encryption, Handover, Incarnation, Scope, Secret};
 
 const VNI: u8 = 9;
 
@@ -36,9 +36,12 @@ fn encryption(hosts: &[Host], own: IpAddr, generations: &[u64], sending: u64) ->
         keys: generations.iter().map(|generation| (*generation, secret(*generation))).collect(),
         sending,
         incarnation: incarnation(own, 1),
-        peers: hosts.iter().map(|host| (host.vtep, incarnation(host.vtep, 1))).collect(),
-        handover: Handover::Done,
+        peers: hosts.iter().map(|host| (host.vtep, settled(incarnation(host.vtep, 1)))).collect(),
     }
+}
+
+fn settled(incarnation: Incarnation) -> Counterpart {
+    Counterpart { incarnation, handover: Handover::Done }
 }
 
 fn encrypt(desired: &mut Desired, encryption: &Encryption) {
@@ -342,8 +345,8 @@ async fn another_incarnation_draws_new_keys_and_loses_no_packet() {
     for handover in [Handover::Receive, Handover::Send, Handover::Done] {
         for (host, desired) in hosts.iter().zip(&mut desired) {
             let encryption = encryption_of(desired);
-            encryption.peers.insert(vtep, incarnation(vtep, 2));
-            encryption.handover = handover;
+            encryption.peers.insert(vtep, settled(incarnation(vtep, 2)));
+            encryption.peers.values_mut().for_each(|peer| peer.handover = handover);
             assert!(!ensure_all(host, desired).await.is_empty());
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         }
@@ -388,7 +391,7 @@ async fn damage_is_mended_and_removal_leaves_no_trace() {
             // What was sent with is gone, and its key is not used again.
             let (vtep, next) = (hosts[0].vtep, incarnation(hosts[0].vtep, 2));
             encryption_of(&mut desired[0]).incarnation = next;
-            encryption_of(&mut desired[1]).peers.insert(vtep, next);
+            encryption_of(&mut desired[1]).peers.insert(vtep, settled(next));
             ensure_each(&hosts, &desired).await;
         } else {
             assert!(!report.changes.is_empty(), "nothing was seen of: {damage}");

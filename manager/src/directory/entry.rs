@@ -4,34 +4,39 @@ use std::net::IpAddr;
 
 use proto::model::template::Context;
 use proto::model::{
-    Attachment, HealthState, NetworkId, Node, NodeState, Service, ServiceId, Task, TaskId, TaskState,
+    Attachment, HealthState, NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId, TaskState,
 };
 use proto::network::{Encryption, Endpoint, Member, NetworkDirectory, NetworkKey, VirtualIp};
 use raft_store::Tables;
 
-/// Everything about a network.
-pub fn complete(tables: &Tables, network: &NetworkId) -> NetworkDirectory {
+use super::handover;
+
+/// Everything about a network, for a node.
+pub fn complete(tables: &Tables, network: &NetworkId, recipient: &NodeId) -> NetworkDirectory {
     let endpoints = tables.tasks_by_network(network).filter_map(|task| endpoint(tables, network, task));
     let virtual_ips = tables.services_by_network(network).filter_map(|service| virtual_ip(network, service));
     NetworkDirectory {
         endpoints: endpoints.collect(),
         virtual_ips: virtual_ips.collect(),
-        encryption: encryption(tables, network),
+        encryption: encryption(tables, network, recipient),
     }
 }
 
-/// Keys and members of an encrypted network, once it has keys.
-pub fn encryption(tables: &Tables, network: &NetworkId) -> Option<Encryption> {
+/// Keys and members of an encrypted network, once it has keys, and how far each is with the recipient.
+pub fn encryption(tables: &Tables, network: &NetworkId, recipient: &NodeId) -> Option<Encryption> {
     let keyring = tables.keyring(network)?;
     let keys = keyring
         .keys
         .iter()
         .map(|key| NetworkKey { generation: key.generation, secret: key.secret.expose().clone() });
-    let members = tables.nodes_by_network(network).filter_map(|node| {
+    let members = tables.nodes_by_network(network).filter_map(|id| {
+        let node = tables.node(id)?;
         Some(Member {
-            vtep: tables.node(node)?.vtep()?.to_string(),
-            incarnation: keyring.members.get(node)?.incarnation.to_vec(),
-            node_id: node.to_string(),
+            vtep: node.vtep()?.to_string(),
+            incarnation: keyring.members.get(id)?.incarnation.to_vec(),
+            node_id: id.to_string(),
+            handover: handover::between(keyring, recipient, id).into(),
+            down: node.status.state == NodeState::Down,
         })
     });
     Some(Encryption {
@@ -39,6 +44,7 @@ pub fn encryption(tables: &Tables, network: &NetworkId) -> Option<Encryption> {
         sending: keyring.sending,
         epoch: keyring.epoch,
         members: members.collect(),
+        roster: keyring.roster,
     })
 }
 

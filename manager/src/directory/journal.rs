@@ -13,6 +13,7 @@ use proto::model::{NetworkId, ServiceId, TaskId};
 use proto::network::Moment;
 use raft_store::{Commit, Tables};
 
+use super::handover::Concerned;
 use super::touched::{Entries, Touched};
 use crate::fanout::Journal;
 
@@ -68,7 +69,7 @@ impl Recent {
             match what {
                 What::Task(task) => _ = entries.tasks.insert(task.clone()),
                 What::Service(service) => _ = entries.services.insert(service.clone()),
-                What::Encryption => entries.encryption = true,
+                What::Encryption => entries.encryption = Concerned::All,
             }
         }
         Some(entries)
@@ -98,7 +99,8 @@ fn notes(touched: &Touched) -> impl Iterator<Item = (NetworkId, What)> {
     touched.networks.iter().flat_map(|(network, entries)| {
         let tasks = entries.tasks.iter().cloned().map(What::Task);
         let services = entries.services.iter().cloned().map(What::Service);
-        let encryption = entries.encryption.then_some(What::Encryption);
+        // Whomever it concerns: the journal tells more rather than less.
+        let encryption = (entries.encryption != Concerned::Nobody).then_some(What::Encryption);
         tasks.chain(services).chain(encryption).map(|what| (network.clone(), what))
     })
 }

@@ -83,7 +83,8 @@ impl Known {
 }
 
 impl Due {
-    pub fn updates(&self, tables: &Tables) -> Vec<NetworkUpdate> {
+    /// For the node of the stream.
+    pub fn updates(&self, tables: &Tables, node: &NodeId) -> Vec<NetworkUpdate> {
         let update = |network: &NetworkId, kind| NetworkUpdate {
             network_id: network.to_string(),
             index: tables.index(),
@@ -93,12 +94,13 @@ impl Due {
         let gone = self.gone.iter().map(|network| update(network, Kind::Gone(Gone {})));
         let complete = self.complete.iter();
         let complete =
-            complete.map(|network| update(network, Kind::Complete(entry::complete(tables, network))));
+            complete.map(|network| update(network, Kind::Complete(entry::complete(tables, network, node))));
         let changed = self.changed.iter().map(|(network, entries)| {
-            update(network, Kind::Difference(difference(tables, network, entries)))
+            update(network, Kind::Difference(difference(tables, network, entries, node)))
         });
         let resumed = self.resumed.iter().map(|(network, entries, since)| {
-            let difference = NetworkDifference { since: *since, ..difference(tables, network, entries) };
+            let difference =
+                NetworkDifference { since: *since, ..difference(tables, network, entries, node) };
             let told = update(network, Kind::Difference(difference));
             // Whether it has confirmed what it was told before is not known here.
             NetworkUpdate { confirm: told.confirm || is_left(tables, network), ..told }
@@ -125,7 +127,7 @@ fn is_left(tables: &Tables, network: &NetworkId) -> bool {
     tables.tasks_by_network(network).any(|task| entry::is_leaving(task))
 }
 
-fn difference(tables: &Tables, network: &NetworkId, entries: &Entries) -> NetworkDifference {
+fn difference(tables: &Tables, network: &NetworkId, entries: &Entries, node: &NodeId) -> NetworkDifference {
     let mut difference = NetworkDifference::default();
     for task in &entries.tasks {
         match entry::endpoint_of(tables, network, task) {
@@ -139,8 +141,8 @@ fn difference(tables: &Tables, network: &NetworkId, entries: &Entries) -> Networ
             None => difference.removed_virtual_ips.push(service.to_string()),
         }
     }
-    if entries.encryption {
-        difference.encryption = entry::encryption(tables, network);
+    if entries.encryption.has(node) {
+        difference.encryption = entry::encryption(tables, network, node);
     }
     difference
 }
@@ -166,8 +168,7 @@ impl Marks for Known {
         }
         for (network, entries) in &touched.networks {
             if let Some(known) = self.networks.get_mut(network) {
-                known.merge(entries);
-                marked = true;
+                marked |= known.merge(entries, node);
             }
         }
         marked

@@ -65,7 +65,8 @@ fn as_maps(all: NetworkDirectory) -> Entries {
 /// What a node should know, worked out from the store alone.
 fn whole(tables: &Tables, node: u8) -> Learned {
     let networks = need::networks(tables, &node_id(node)).into_iter();
-    let whole = networks.map(|id: NetworkId| (id.to_string(), as_maps(entry::complete(tables, &id))));
+    let whole =
+        networks.map(|id: NetworkId| (id.to_string(), as_maps(entry::complete(tables, &id, &node_id(node)))));
     Learned(whole.collect())
 }
 
@@ -121,7 +122,7 @@ impl Follower {
 
     fn tell(&mut self, store: &Store) -> Vec<NetworkUpdate> {
         let view = store.view();
-        let updates = self.known.take_due(&view, &self.recent).updates(&view);
+        let updates = self.known.take_due(&view, &self.recent).updates(&view, &node_id(self.number));
         assert!(updates.iter().all(|update| update.index == view.index()));
         if !updates.is_empty() {
             self.moment = self.recent.now();
@@ -326,8 +327,8 @@ async fn who_comes_again_is_told_what_has_changed_or_everything() {
         (known(index, mark), &late, true),
         (known(index - 1, mark), &late, false),
     ] {
-        let updates =
-            Known::new(node_id(1), moment.clone()).take_due(&store.view(), recent).updates(&store.view());
+        let updates = Known::new(node_id(1), moment.clone()).take_due(&store.view(), recent);
+        let updates = updates.updates(&store.view(), &node_id(1));
         let differs = matches!(updates[..], [NetworkUpdate { kind: Some(Kind::Difference(_)), .. }]);
         assert_eq!(differs, resumes, "{moment:?}");
     }
@@ -368,12 +369,18 @@ fn keyring(number: u8, epoch: u64) -> Keyring {
         since: std::time::SystemTime::UNIX_EPOCH,
         wanted: 0,
         members: BTreeMap::new(),
+        roster: 0,
+        settled: 0,
     }
 }
 
 async fn report_keys(store: &Store, node: u8, network: u8, drawn: u8, epoch: u64) {
     let network_id = network_id(network).to_string();
-    let report = KeysReport { network_id, incarnation: vec![drawn; 16], epoch };
+    let view = store.view();
+    let roster = view.keyring(&NetworkId::from(network_id.as_str())).map_or(0, |keyring| keyring.roster);
+    let (incarnation, receives) = (vec![drawn; 16], roster.saturating_sub(u64::from(drawn % 2)));
+    let sends = receives / 2;
+    let report = KeysReport { network_id, incarnation, epoch, receives, sends, ..Default::default() };
     report::write(store, &Gate::default(), &node_id(node), vec![report]).await.unwrap();
 }
 

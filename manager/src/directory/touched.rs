@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::model::{Keyring, NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId};
+use proto::model::{NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId};
 use raft_store::{Change, Commit, Object, Tables};
 
 use super::entry::{is_leaving, is_ready};
+use super::handover::Concerned;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Touched {
@@ -19,15 +20,20 @@ pub struct Touched {
 pub struct Entries {
     pub tasks: BTreeSet<TaskId>,
     pub services: BTreeSet<ServiceId>,
-    /// Keys, or who takes part.
-    pub encryption: bool,
+    /// Of keys and who takes part: nodes to which something else is to be said.
+    pub encryption: Concerned,
 }
 
 impl Entries {
-    pub fn merge(&mut self, other: &Self) {
+    /// Takes over what concerns the node. Whether anything does.
+    pub fn merge(&mut self, other: &Self, node: &NodeId) -> bool {
         self.tasks.extend(other.tasks.iter().cloned());
         self.services.extend(other.services.iter().cloned());
-        self.encryption |= other.encryption;
+        let encryption = other.encryption.has(node);
+        if encryption {
+            self.encryption = Concerned::All;
+        }
+        encryption || !other.tasks.is_empty() || !other.services.is_empty()
     }
 }
 
@@ -68,9 +74,11 @@ impl Touched {
             (_, Some(Object::Node(node))) | (Some(Object::Node(node)), None) => {
                 self.add_node(&node.id, tables);
             }
-            (Some(Object::Keyring(before)), Some(Object::Keyring(after))) if told(before) == told(after) => {}
-            (_, Some(Object::Keyring(keyring))) => {
-                self.networks.entry(NetworkId::of(&keyring.id)).or_default().encryption = true;
+            (Some(Object::Keyring(before)), Some(Object::Keyring(after))) => {
+                self.add_encryption(NetworkId::of(&after.id), &Concerned::by(before, after));
+            }
+            (None, Some(Object::Keyring(keyring))) => {
+                self.add_encryption(NetworkId::of(&keyring.id), &Concerned::All);
             }
             _ => {}
         }
@@ -96,8 +104,14 @@ impl Touched {
             let tables = &commit.view;
             let stays = || tables.placed_tasks(&network, &node).any(|task| !come.contains(task));
             if left.is_empty() != come.is_empty() && tables.keyring(&network).is_some() && !stays() {
-                self.networks.entry(network).or_default().encryption = true;
+                self.add_encryption(network, &Concerned::All);
             }
+        }
+    }
+
+    fn add_encryption(&mut self, network: NetworkId, concerned: &Concerned) {
+        if *concerned != Concerned::Nobody {
+            self.networks.entry(network).or_default().encryption.merge(concerned);
         }
     }
 
@@ -126,7 +140,7 @@ impl Touched {
             // Where its tunnel ends is told of members, too.
             for network in task.attachments.iter().map(|attachment| &attachment.network) {
                 if tables.keyring(network).is_some() {
-                    self.networks.entry(network.clone()).or_default().encryption = true;
+                    self.add_encryption(network.clone(), &Concerned::All);
                 }
             }
         }
@@ -158,12 +172,6 @@ fn shown(task: &Task) -> impl PartialEq + use<'_> {
 
 fn virtual_ips(service: &Service) -> impl PartialEq + use<'_> {
     (&service.endpoint.virtual_ips, &service.spec.task.networks, service.name())
-}
-
-/// What of a keyring the directory shows.
-fn told(keyring: &Keyring) -> impl PartialEq + use<> {
-    let members = keyring.members.iter().map(|(node, member)| (node.clone(), member.incarnation));
-    (keyring.epoch, members.collect::<Vec<_>>())
 }
 
 fn placed_at(node: &Node) -> impl PartialEq + use<> {

@@ -29,6 +29,8 @@ pub enum Action {
     Drop {
         network: NetworkId,
         epoch: u64,
+        /// Up to which everything is handed over, or given up.
+        roster: u64,
     },
     /// These nodes have no task on the network any more.
     Forget {
@@ -86,7 +88,7 @@ fn keep(view: &Tables, network: &NetworkId, keyring: &Keyring, time: Time, plan:
     plan.actions.push(match keyring.is_rotating() {
         false => Action::Begin { network, epoch },
         true if keyring.sending != keyring.newest() => Action::Send { network, epoch },
-        true => Action::Drop { network, epoch },
+        true => Action::Drop { network, epoch, roster: keyring.roster },
     });
 }
 
@@ -94,12 +96,14 @@ fn asked(keyring: &Keyring) -> bool {
     keyring.wanted > keyring.newest()
 }
 
-/// Every node that can has brought the present epoch about.
+/// Every node that can has brought the present epoch about; before the old key is forgotten, also any hand-over.
 fn confirmed(view: &Tables, keyring: &Keyring, members: &BTreeSet<NodeId>) -> bool {
-    members.iter().all(|node| {
-        let down = view.node(node).is_none_or(|node| node.status.state == NodeState::Down);
-        down || keyring.members.get(node).is_some_and(|member| member.confirmed >= keyring.epoch)
-    })
+    let is_up = |node: &&NodeId| view.node(node).is_some_and(|node| node.status.state != NodeState::Down);
+    let up: BTreeSet<&NodeId> = members.iter().filter(is_up).collect();
+    let has =
+        |node: &NodeId| keyring.members.get(node).is_some_and(|member| member.confirmed >= keyring.epoch);
+    let forgets = keyring.sending == keyring.newest();
+    up.iter().all(|node| has(node)) && (!forgets || directory::is_over(keyring, &up))
 }
 
 #[cfg(test)]
@@ -152,7 +156,9 @@ mod tests {
 
     async fn confirm(store: &Store, number: u8) {
         let mut keyring = keyring(store);
-        let member = KeyringMember { incarnation: [number; 16], confirmed: keyring.epoch };
+        let known = keyring.members.get(&node_id(number)).copied().unwrap_or_default();
+        let (incarnation, confirmed, roster) = ([number; 16], keyring.epoch, keyring.roster);
+        let member = KeyringMember { incarnation, confirmed, receives: roster, sends: roster, ..known };
         keyring.members.insert(node_id(number), member);
         put(store, [keyring]).await;
     }

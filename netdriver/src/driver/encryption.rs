@@ -26,8 +26,8 @@ pub fn wanted(vni: u32, port: u16, local: IpAddr, encryption: &Encryption) -> Se
     let own = esp::End { vtep: local, incarnation: encryption.incarnation };
     // Tunnels of the other address family are left out: see `overlay::left_out`.
     let is_reached = |vtep: &IpAddr| *vtep != local && vtep.is_ipv4() == local.is_ipv4();
-    for (vtep, incarnation) in encryption.peers.iter().filter(|(vtep, _)| is_reached(vtep)) {
-        let peer = esp::End { vtep: *vtep, incarnation: *incarnation };
+    for (vtep, peer) in encryption.peers.iter().filter(|(vtep, _)| is_reached(vtep)) {
+        let peer = esp::End { vtep: *vtep, incarnation: peer.incarnation };
         for (generation, secret) in &encryption.keys {
             let (spi, material) = esp::derive(secret, vni, own, peer);
             let id = AssociationId { destination: *vtep, spi };

@@ -179,7 +179,7 @@ pub(super) async fn bring(
             .map(|policy| (policy.destination, policy))
             .collect(),
     };
-    let changes = secure(&wanted, &found, encryption.handover);
+    let changes = secure(&wanted, &found, &encryption.peers);
     let sent_with = changes.iter().filter_map(|change| match change {
         Change::AddAssociation(association) if association.source == overlay.local => Some(association.id),
         _ => None,

@@ -26,6 +26,8 @@ impl TryFrom<store::Keyring> for Keyring {
             since: SystemTime::try_from(since).map_err(|_| Error::invalid("since", "", "a time"))?,
             wanted: keyring.wanted,
             members: members_in(keyring.members)?,
+            roster: keyring.roster,
+            settled: keyring.settled,
         })
     }
 }
@@ -41,6 +43,8 @@ impl From<&Keyring> for store::Keyring {
             since: Some(keyring.since.into()),
             wanted: keyring.wanted,
             members: keyring.members.iter().map(|(node, member)| (node.to_string(), member.into())).collect(),
+            roster: keyring.roster,
+            settled: keyring.settled,
         }
     }
 }
@@ -51,15 +55,29 @@ fn members_in(
     let read = |(node, member): (String, store::KeyringMember)| {
         let incarnation = member.incarnation.as_slice().try_into();
         let refuse = |_| Error::invalid("members", format!("{} bytes", member.incarnation.len()), "16 bytes");
-        let member = KeyringMember { incarnation: incarnation.map_err(refuse)?, confirmed: member.confirmed };
-        Ok((NodeId::from(node), member))
+        let read = KeyringMember {
+            incarnation: incarnation.map_err(refuse)?,
+            confirmed: member.confirmed,
+            since: member.since,
+            receives: member.receives,
+            sends: member.sends,
+            held: member.held,
+        };
+        Ok((NodeId::from(node), read))
     };
     members.into_iter().map(read).collect()
 }
 
 impl From<&KeyringMember> for store::KeyringMember {
     fn from(member: &KeyringMember) -> Self {
-        Self { incarnation: member.incarnation.to_vec(), confirmed: member.confirmed }
+        Self {
+            incarnation: member.incarnation.to_vec(),
+            confirmed: member.confirmed,
+            since: member.since,
+            receives: member.receives,
+            sends: member.sends,
+            held: member.held,
+        }
     }
 }
 

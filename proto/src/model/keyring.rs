@@ -25,14 +25,26 @@ pub struct Keyring {
     pub wanted: u64,
     /// Nodes with a task on the network, as they have reported themselves.
     pub members: BTreeMap<NodeId, KeyringMember>,
+    /// Grows by one whenever a member comes with another incarnation.
+    pub roster: u64,
+    /// The roster with which a key was forgotten last: whatever changed up to it counts as handed over.
+    pub settled: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyringMember {
     /// Drawn by the node each time that it begins to take part. Not secret.
     pub incarnation: [u8; INCARNATION_BYTES],
     /// The last epoch that it has brought about.
     pub confirmed: u64,
+    /// The roster at which the incarnation was recorded; 0: there was no earlier one to be handed over from.
+    pub since: u64,
+    /// Up to which roster it receives from all members.
+    pub receives: u64,
+    /// Up to which roster it sends to no earlier incarnation, except to nodes that were down.
+    pub sends: u64,
+    /// The last epoch that an earlier incarnation had brought about.
+    pub held: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,5 +62,16 @@ impl Keyring {
 
     pub fn is_rotating(&self) -> bool {
         self.keys.len() > 1
+    }
+
+    /// The epoch with which a key was forgotten last; 0: none was.
+    pub fn forgotten_at(&self) -> u64 {
+        let since = match self.is_rotating() {
+            false => 0,
+            true if self.sending != self.newest() => 1,
+            true => 2,
+        };
+        // The first one began with the network.
+        Some(self.epoch.saturating_sub(since)).filter(|epoch| *epoch > 1).unwrap_or_default()
     }
 }

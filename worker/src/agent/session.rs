@@ -219,10 +219,16 @@ async fn report_keys(parts: &Parts, channel: Channel, session_id: &str) -> Resul
                 network_id: network.to_string(),
                 incarnation: report.incarnation.to_vec(),
                 epoch: report.epoch,
+                receives: report.receives,
+                sends: report.sends,
+                passed_over: report.passed_over.iter().map(ToString::to_string).collect(),
+                instead_of: Some(report.instead_of.map(Vec::from).unwrap_or_default()),
             })
             .collect();
         if !reports_due.is_empty() {
-            let request = ReportKeysRequest { session_id: session_id.to_owned(), reports: reports_due };
+            let index = parts.networks.told_up_to().await;
+            let request =
+                ReportKeysRequest { session_id: session_id.to_owned(), reports: reports_due, index };
             let answer = directory.report_keys(request).await;
             answer.map_err(|status| Error::call("Directory.ReportKeys", status))?;
         }

@@ -2,15 +2,18 @@
 //!
 //! One pass over the kernel at a time; whatever comes in meanwhile is done together in the next one, so that many
 //! tasks that start at once cost few passes. A pass that failed for a network is repeated after a while; one that
-//! failed for a task's sandbox is answered, since the task's runner decides what then.
+//! failed for a task's sandbox is answered, since the task's runner decides what then. What a pass covers and what follows
+//! from it is in `pass`.
+
+mod pass;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use netdriver::{Incarnation, NetworkKey, Services, Subject};
+use netdriver::{Incarnation, Services};
 use proto::model::{NetworkId, NodeId, TaskId};
 use proto::network::{self as wire, NetworkUpdate, WatchResponse};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,15 +25,14 @@ use super::encryption::KeysReport;
 use super::keeper::Keeper;
 use super::kernel::{Kernel, Outcome};
 use super::state::{Dirty, State, Underlay};
-use super::wish::{Place, Wish, network_key, sandbox_key};
+use super::wish::{Place, Wish};
 use super::{Book, DirectoryError, Error};
 use crate::backoff::Backoff;
 use crate::dns::{Books, tellable};
+use pass::Pass;
 
 /// How often the whole node is looked at.
 const AUDIT: Duration = Duration::from_secs(60);
-/// So many changes of an audit are told in the log.
-const MENDED_SHOWN: usize = 5;
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
 type Reply = oneshot::Sender<Result<(), Error>>;
@@ -82,8 +84,6 @@ pub(super) struct Actor {
     mended: Arc<AtomicU64>,
     confirmations: Confirmations,
     reporting: watch::Sender<BTreeMap<NetworkId, KeysReport>>,
-    /// Up to when handovers were looked at.
-    looked: Instant,
     /// Networks that were brought to what the present directory stream says.
     applied: BTreeSet<NetworkId>,
     /// Tasks whose sandbox exists.
@@ -95,20 +95,6 @@ pub(super) struct Actor {
     auditing: Vec<AuditReply>,
     backoff: Backoff,
     retry: Option<(Instant, Dirty)>,
-}
-
-/// One pass over the kernel, with what held when it began.
-struct Pass {
-    dirty: Dirty,
-    /// Nothing should be left to do.
-    audit: bool,
-    making: BTreeSet<TaskId>,
-    removing: BTreeSet<TaskId>,
-    fresh: BTreeMap<NetworkId, Book>,
-    /// What holds of encrypted networks once it is done.
-    confirmable: BTreeMap<NetworkId, (Incarnation, u64)>,
-    clearing: bool,
-    confirms: Confirmed,
 }
 
 impl Actor {
@@ -140,7 +126,6 @@ impl Actor {
             mended,
             confirmations: Confirmations::default(),
             reporting,
-            looked: Instant::now(),
             applied: BTreeSet::new(),
             made: BTreeSet::new(),
             attaching: BTreeMap::new(),
@@ -165,13 +150,12 @@ impl Actor {
             while let Ok(request) = requests.try_recv() {
                 self.take(request);
             }
-            self.follow_handovers();
+            self.report();
             if work.is_none() {
                 let audit = std::mem::take(&mut auditing) || self.may_audit();
                 work = self.begin_pass(audit);
             }
             let retry_at = self.retry.as_ref().map(|(at, _)| *at);
-            let step_at = self.state.parts.next(self.looked);
             tokio::select! {
                 () = stop.cancelled() => break,
                 request = requests.recv() => match request {
@@ -180,7 +164,6 @@ impl Actor {
                 },
                 (pass, outcome) = finished(&mut work) => self.finish(pass, &outcome),
                 () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => self.retry(),
-                () = sleep_until(step_at.unwrap_or_else(Instant::now)), if step_at.is_some() => {}
                 _ = audit.tick(), if self.settled => auditing = true,
                 () = self.keeper.due() => self.keeper.keep(&self.state.directory),
             }
@@ -281,7 +264,7 @@ impl Actor {
         self.tell(&network);
         if self.state.is_used(&network) {
             if let Some(told) = self.state.directory.encryption(&network) {
-                self.state.parts.hear(&network, told, Instant::now());
+                self.state.parts.hear(&network, told);
             }
             self.dirty.networks.insert(network);
         } else {
@@ -305,20 +288,17 @@ impl Actor {
 
     /// Begins to take part in the encrypted ones among the networks, in each that is not in use yet.
     fn take_part(&mut self, wish: &Wish) {
-        let (state, now) = (&mut self.state, Instant::now());
+        let state = &mut self.state;
         for network in wish.places.iter().map(|place| &place.network).filter(|network| network.encrypted) {
-            state.parts.begin(&network.id, Incarnation(rand::random()), now);
+            state.parts.begin(&network.id, Incarnation(rand::random()));
             if let Some(told) = state.directory.encryption(&network.id) {
-                state.parts.hear(&network.id, told, now);
+                state.parts.hear(&network.id, told);
             }
         }
     }
 
-    /// Has networks looked at of which the next step of a handover is due, and tells what is to be reported.
-    fn follow_handovers(&mut self) {
-        let now = Instant::now();
-        self.dirty.networks.extend(self.state.parts.due(self.looked, now).cloned());
-        self.looked = now;
+    /// Tells what is to be reported of encrypted networks.
+    fn report(&self) {
         let reports = self.state.parts.reports();
         self.reporting.send_if_modified(|reported| {
             let changed = *reported != reports;
@@ -337,150 +317,6 @@ impl Actor {
             self.auditing.drain(..).for_each(|reply| drop(reply.send(Err(Error::Untold))));
         }
         self.dirty.is_empty() && !self.auditing.is_empty()
-    }
-
-    fn begin_pass(&mut self, auditing: bool) -> Option<(Pass, BoxFuture<'static, Outcome>)> {
-        let audit = auditing && self.dirty.is_empty();
-        self.dirty.all |= auditing;
-        let dirty = self.dirty.take(&self.state);
-        if dirty.is_empty() {
-            return None;
-        }
-        let covers = |task: &&TaskId| dirty.all || dirty.tasks.contains(*task);
-        let networks = self.state.networks().into_keys();
-        let fresh = networks.filter(|id| dirty.all || dirty.networks.contains(*id));
-        let fresh = fresh.filter(|id| self.state.directory.is_fresh(id));
-        let fresh =
-            fresh.filter_map(|id| Some((id.clone(), self.state.directory.book(id)?.clone()))).collect();
-        let now = Instant::now();
-        let (kernel, desired, scope) = (self.kernel.clone(), self.state.desired(now), dirty.scope());
-        let covered =
-            self.state.networks().into_keys().filter(|id| dirty.all || dirty.networks.contains(*id));
-        let confirmable = covered.filter_map(|id| {
-            let told = self.state.directory.encryption(id)?;
-            Some((id.clone(), self.state.parts.confirmable(id, told, now)?))
-        });
-        let confirms =
-            self.confirmations.begin(&self.state.directory, |id| dirty.all || dirty.networks.contains(id));
-        let pass = Pass {
-            audit: audit && dirty.all,
-            making: self.state.tasks().filter(covers).cloned().collect(),
-            removing: self.detaching.keys().filter(covers).cloned().collect(),
-            fresh,
-            confirmable: confirmable.collect(),
-            clearing: dirty.all && self.clearing.is_some(),
-            confirms,
-            dirty,
-        };
-        Some((pass, Box::pin(async move { kernel.ensure(&desired, scope).await })))
-    }
-
-    fn finish(&mut self, mut pass: Pass, outcome: &Outcome) {
-        let failed = |id: &NetworkId| concerns_network(outcome, &network_key(id));
-        self.confirmations.finish(std::mem::take(&mut pass.confirms), &self.state.directory, failed);
-        if pass.audit {
-            self.finish_audit(outcome);
-        }
-        for task in &pass.making {
-            self.finish_making(task, outcome);
-        }
-        for task in &pass.removing {
-            if let Some(reply) = self.detaching.remove(task) {
-                let _ = reply.send(sandbox_result(task, outcome));
-            }
-        }
-        for (network, book) in std::mem::take(&mut pass.fresh) {
-            self.finish_network(network, book, outcome);
-        }
-        if pass.clearing
-            && let Some(reply) = self.clearing.take()
-        {
-            let failed = outcome.errors.first().map(|(subject, text)| format!("{subject}: {text}"));
-            let _ = reply.send(failed.map_or(Ok(()), |text| Err(Error::Kernel(text))));
-        }
-        self.confirm(&pass, outcome);
-        self.repeat_later(&pass, outcome);
-        self.answer();
-    }
-
-    fn finish_audit(&mut self, outcome: &Outcome) {
-        let mended: Vec<String> = outcome.changes.iter().map(ToString::to_string).collect();
-        if !mended.is_empty() {
-            let first = mended.iter().take(MENDED_SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
-            tracing::warn!(
-                changes = mended.len(),
-                first,
-                "mended the node's network, which others had changed"
-            );
-            self.mended.fetch_add(mended.len() as u64, Ordering::Relaxed);
-        }
-        let failed = outcome.errors.first().map(|(subject, text)| format!("{subject}: {text}"));
-        let result = failed.map_or(Ok(mended), |text| Err(Error::Kernel(text)));
-        self.auditing.drain(..).for_each(|reply| drop(reply.send(result.clone())));
-    }
-
-    fn finish_network(&mut self, network: NetworkId, book: Book, outcome: &Outcome) {
-        let failed = concerns_network(outcome, &network_key(&network));
-        // The first time even so: names of a network that is half there are better than none.
-        if !failed || !self.reachable.contains_key(&network) {
-            self.reachable.insert(network.clone(), book);
-            self.tell(&network);
-        }
-        if self.state.is_used(&network) {
-            self.applied.insert(network);
-        }
-    }
-
-    fn confirm(&mut self, pass: &Pass, outcome: &Outcome) {
-        let failed = |id: &NetworkId| concerns_network(outcome, &network_key(id));
-        for (network, held) in pass.confirmable.iter().filter(|(network, _)| !failed(network)) {
-            self.state.parts.confirm(network, *held);
-        }
-        let used: Vec<NetworkId> = self.state.networks().into_keys().cloned().collect();
-        for network in used.iter().filter(|id| outcome.lost.contains(&network_key(id))) {
-            self.state.parts.draw_again(network, Incarnation(rand::random()), Instant::now());
-            self.dirty.networks.insert(network.clone());
-        }
-    }
-
-    fn finish_making(&mut self, task: &TaskId, outcome: &Outcome) {
-        match sandbox_result(task, outcome) {
-            // It was detached or asked for again while the pass ran: then the next pass counts.
-            _ if self.detaching.contains_key(task) || self.dirty.tasks.contains(task) => {}
-            Ok(()) => {
-                self.made.insert(task.clone());
-            }
-            Err(error) => {
-                if let Some((_, reply)) = self.attaching.remove(task) {
-                    let _ = reply.send(Err(error));
-                }
-            }
-        }
-    }
-
-    /// What failed for a network or the node is tried again after a while.
-    fn repeat_later(&mut self, pass: &Pass, outcome: &Outcome) {
-        let mut failed = Dirty::default();
-        let covered = pass.dirty.networks.iter().chain(self.state.networks().into_keys());
-        let covered: BTreeSet<_> = covered.cloned().collect();
-        for (subject, error) in &outcome.errors {
-            tracing::warn!(%subject, error, "cannot bring the node's network about");
-            match subject {
-                Subject::Host | Subject::Gateway => failed.all |= self.settled,
-                Subject::Network(key) => {
-                    failed.networks.extend(covered.iter().filter(|id| network_key(id) == *key).cloned());
-                }
-                Subject::Sandbox(_) => {}
-            }
-        }
-        if failed.is_empty() {
-            self.backoff.reset();
-            return;
-        }
-        let (_, mut waiting) = self.retry.take().unwrap_or_else(|| (Instant::now(), Dirty::default()));
-        waiting.all |= failed.all;
-        waiting.networks.append(&mut failed.networks);
-        self.retry = Some((Instant::now() + self.backoff.delay(rand::random()), waiting));
     }
 
     fn retry(&mut self) {
@@ -504,27 +340,9 @@ impl Actor {
     }
 }
 
-fn concerns_network(outcome: &Outcome, key: &NetworkKey) -> bool {
-    let concerns = |subject: &Subject| match subject {
-        Subject::Network(failed) => failed == key,
-        Subject::Host => true,
-        Subject::Gateway | Subject::Sandbox(_) => false,
-    };
-    outcome.errors.iter().any(|(subject, _)| concerns(subject))
-}
-
 async fn finished(work: &mut Option<(Pass, BoxFuture<'static, Outcome>)>) -> (Pass, Outcome) {
     let Some((_, running)) = work else { return std::future::pending().await };
     let outcome = running.await;
     let (pass, _) = work.take().expect("it was there a moment ago");
     (pass, outcome)
-}
-
-fn sandbox_result(task: &TaskId, outcome: &Outcome) -> Result<(), Error> {
-    let key = sandbox_key(task);
-    let concerns = |subject: &Subject| matches!(subject, Subject::Sandbox(k) if *k == key);
-    match outcome.errors.iter().find(|(subject, _)| concerns(subject)) {
-        Some((_, text)) => Err(Error::Kernel(text.clone())),
-        None => Ok(()),
-    }
 }

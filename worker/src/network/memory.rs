@@ -214,8 +214,12 @@ mod tests {
             ..Default::default()
         };
         let secret = wire::NetworkKey { generation: 1, secret: vec![b'k'; 32] };
-        let keys =
-            |secret: NetworkKey| Encryption { keys: vec![secret], sending: 1, epoch: 1, members: vec![] };
+        let keys = |secret: NetworkKey| Encryption {
+            keys: vec![secret],
+            sending: 1,
+            epoch: 1,
+            ..Default::default()
+        };
         Kind::Complete(NetworkDirectory {
             endpoints: tasks.iter().map(endpoint).collect(),
             virtual_ips: services.iter().map(virtual_ip).collect(),

@@ -148,6 +148,11 @@ impl Networks {
         WatchRequest { session_id: session_id.to_owned(), index, known }
     }
 
+    /// The highest index at which anything was told.
+    pub async fn told_up_to(&self) -> u64 {
+        self.ask(Request::Known).await.map_or(0, |(index, _)| index)
+    }
+
     /// Takes what the directory stream told. An error means that the stream cannot be trusted any more.
     pub async fn update(&self, told: WatchResponse) -> Result<(), DirectoryError> {
         self.ask(|reply| Request::Update(told, reply)).await.unwrap_or(Ok(()))

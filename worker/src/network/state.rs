@@ -9,7 +9,6 @@ use std::net::IpAddr;
 
 use netdriver::{Desired, Encryption, NetworkKey, Overlay, SandboxKey, Scope};
 use proto::model::{NetworkId, NodeId, TaskId};
-use tokio::time::Instant;
 
 use super::directory::Directory;
 use super::encryption::Parts;
@@ -122,19 +121,19 @@ impl State {
         self.wishes.get(task).is_none_or(|wish| wish.networks().all(|id| self.may_touch(id)))
     }
 
-    pub fn desired(&self, now: Instant) -> Desired {
+    pub fn desired(&self) -> Desired {
         let Some(underlay) = self.underlay else {
             let plain = self.wishes.iter().filter(|(_, wish)| wish.places.is_empty());
             let sandboxes = plain.map(|(task, wish)| (sandbox_key(task), wish.sandbox())).collect();
             return Desired { networks: BTreeMap::new(), sandboxes };
         };
         let networks = self.networks();
-        let networks = networks.values().map(|network| (network.key(), self.overlay(network, underlay, now)));
+        let networks = networks.values().map(|network| (network.key(), self.overlay(network, underlay)));
         let sandboxes = self.wishes.iter().map(|(task, wish)| (sandbox_key(task), wish.sandbox()));
         Desired { networks: networks.collect(), sandboxes: sandboxes.collect() }
     }
 
-    fn overlay(&self, network: &OverlayNetwork, underlay: Underlay, now: Instant) -> Overlay {
+    fn overlay(&self, network: &OverlayNetwork, underlay: Underlay) -> Overlay {
         let told = Some(network).filter(|network| network.encrypted);
         let told = told.map(|network| self.directory.encryption(&network.id));
         Overlay {
@@ -146,7 +145,7 @@ impl State {
             internal: network.internal,
             // A network whose keys are unknown is not looked at; were it, it must not be made in cleartext.
             encryption: told.map(|told| {
-                let encryption = told.and_then(|told| self.parts.encryption(&network.id, told, now));
+                let encryption = told.and_then(|told| self.parts.encryption(&network.id, told));
                 encryption.unwrap_or_else(Encryption::without_keys)
             }),
             peers: self.directory.peers(&network.id),

@@ -21,8 +21,13 @@ fn encrypted(id: &str, host: u8) -> wire::Task {
 
 fn told(epoch: u64) -> Encryption {
     let key = NetworkKey { generation: 1, secret: SECRET.to_vec() };
-    let other = Member { node_id: "n2".into(), vtep: "192.0.2.2".into(), incarnation: vec![2; 16] };
-    Encryption { keys: vec![key], sending: 1, epoch, members: vec![other] }
+    let other = Member {
+        node_id: "n2".into(),
+        vtep: "192.0.2.2".into(),
+        incarnation: vec![2; 16],
+        ..Default::default()
+    };
+    Encryption { keys: vec![key], sending: 1, epoch, members: vec![other], ..Default::default() }
 }
 
 /// Files below `dir` that hold the secret, in bytes or in digits.

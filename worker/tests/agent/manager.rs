@@ -335,13 +335,14 @@ impl Directory for Told {
         &self,
         request: Request<ReportKeysRequest>,
     ) -> Result<Response<ReportKeysResponse>, Status> {
-        let ReportKeysRequest { session_id, reports } = request.into_inner();
+        let ReportKeysRequest { session_id, reports, .. } = request.into_inner();
         assert_eq!(session_id, format!("session-{}", self.name));
         for report in &reports {
             let member = Member {
                 node_id: "n1".into(),
                 vtep: "127.0.0.1".into(),
                 incarnation: report.incarnation.clone(),
+                ..Default::default()
             };
             self.encryption.send_if_modified(|encryption| {
                 let Some(encryption) = encryption else { return false };
