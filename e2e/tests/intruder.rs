@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::fs::File;
 
 use e2e::{Host, Lab, PATIENCE, wait};
-use identity::{CertificateDir, Credentials, Dialer};
+use identity::{CertificateDir, Credentials, Dialer, PrivateKey};
 use nix::sched::{CloneFlags, setns};
 use proto::network::WatchRequest;
 use proto::network::directory_client::DirectoryClient;
@@ -15,13 +15,15 @@ use proto::raft;
 use proto::raft::liveness_client::LivenessClient;
 use proto::raft::raft_client::RaftClient;
 use proto::store::Vote;
+use proto::wire::ca_client::CaClient;
 use proto::wire::control_client::ControlClient;
 use proto::wire::dispatcher_client::DispatcherClient;
+use proto::wire::node_ca_client::NodeCaClient;
 use proto::wire::raft_membership_client::RaftMembershipClient;
 use proto::wire::update_task_status_request::TaskStatusUpdate;
 use proto::wire::{
-    AssignmentsRequest, JoinRequest, ListNodesRequest, NodeDescription, SessionRequest, TaskState,
-    TaskStatus, UpdateTaskStatusRequest,
+    AssignmentsRequest, GetUnlockKeyRequest, IssueNodeCertificateRequest, JoinRequest, ListNodesRequest,
+    NodeDescription, SessionRequest, TaskState, TaskStatus, UpdateTaskStatusRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -213,4 +215,66 @@ fn a_certificate_of_a_manager_that_was_demoted_opens_nothing_of_a_managers() {
         }
     });
     h1.create_network("afterwards", "10.0.9.0/24");
+}
+
+/// What a node, or a manager, may call while it is one. All at once, since each is given the benefit of the doubt for a
+/// while.
+async fn nodes_calls_are_refused(channel: &Channel, group: u64) {
+    let description = Some(NodeDescription::default());
+    let session = SessionRequest { description, ..Default::default() };
+    let csr = PrivateKey::generate().unwrap().signing_request().unwrap().into_bytes();
+    let renewal = IssueNodeCertificateRequest { csr, ..Default::default() };
+    let mut control = ControlClient::new(channel.clone());
+    let mut dispatcher = DispatcherClient::new(channel.clone());
+    let mut node_ca = NodeCaClient::new(channel.clone());
+    let mut ca = CaClient::new(channel.clone());
+    let (list, session, renewal, key, append, vote) = tokio::join!(
+        control.list_nodes(ListNodesRequest::default()),
+        dispatcher.session(session),
+        node_ca.issue_node_certificate(renewal),
+        ca.get_unlock_key(GetUnlockKeyRequest {}),
+        append(channel, group, 1),
+        vote(channel, group, 1),
+    );
+    refused("ListNodes", list, Code::PermissionDenied);
+    refused("Session", session, Code::PermissionDenied);
+    refused("a renewal", renewal, Code::PermissionDenied);
+    refused("GetUnlockKey", key, Code::PermissionDenied);
+    refused("Append", append, Code::PermissionDenied);
+    refused("Vote", vote, Code::PermissionDenied);
+}
+
+#[test]
+fn a_certificate_of_a_node_that_was_removed_opens_nothing_on_any_manager() {
+    let lab = Lab::swarm("a removed node's certificate", 4, 0);
+    let [h1, h2, h3, h4] = [1, 2, 3, 4].map(|number| lab.host(number));
+    let kept = credentials(h4);
+    let id = kept.current().identity().subject().node.clone();
+    let ids: Vec<u64> = inside(h4, async {
+        let mut ids = Vec::new();
+        for to in [h1, h2, h3] {
+            let asked = RaftClient::new(channel(&kept, to)).identify(raft::IdentifyRequest {}).await;
+            ids.push(asked.unwrap().into_inner().raft_id);
+        }
+        ids
+    });
+    h4.freeze();
+    inside(h4, async {
+        // What is open when the node is removed ends with it, on whichever manager.
+        let open = self::channel(&kept, h2);
+        let (mut session, _) = open_session(&open).await;
+        // By its id: the session has told another name.
+        h1.ctl(&["node", "demote", id.as_str()]).ok();
+        wait("the node to be removed", PATIENCE, || {
+            let removed = h1.ctl(&["node", "rm", "--force", id.as_str()]);
+            if removed.succeeded() { Ok(()) } else { Err(removed) }
+        });
+        let ended = tokio::time::timeout(PATIENCE, async { while session.message().await.is_ok() {} });
+        ended.await.unwrap();
+        for (to, id) in [h1, h2, h3].into_iter().zip(&ids) {
+            nodes_calls_are_refused(&self::channel(&kept, to), *id).await;
+        }
+    });
+    h4.resume();
+    h2.create_network("afterwards", "10.0.9.0/24");
 }

@@ -6,6 +6,7 @@
 //! does not speak. The same holds for connections of clients that have shown no certificate.
 
 mod lease;
+mod open;
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,6 +28,8 @@ use crate::credentials::Credentials;
 use crate::peer::{Connection, Peer};
 use crate::socket;
 use lease::{Lease, Leases};
+use open::Hold;
+pub use open::Open;
 
 /// A breath when the process is out of descriptors or memory: accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -55,10 +58,11 @@ pub fn incoming(
     listener: TcpListener,
     credentials: Credentials,
     limits: Limits,
+    open: Open,
 ) -> impl Stream<Item = io::Result<Io<TlsStream<TcpStream>>>> + Send {
     let (handshakes, order) = (JoinSet::new(), VecDeque::new());
     let leases = Leases::new(limits.stranger, limits.strangers);
-    let accepting = Accepting { listener, credentials, limits, handshakes, order, leases };
+    let accepting = Accepting { listener, credentials, limits, handshakes, order, leases, open };
     stream::unfold(accepting, |mut accepting| async move {
         let io = accepting.next().await;
         Some((Ok(io), accepting))
@@ -72,7 +76,7 @@ pub fn incoming_local(listener: UnixListener) -> impl Stream<Item = io::Result<I
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let connection = Connection { peer: Peer::Local, remote: None };
-                    return Some((Ok(Io { stream, connection, lease: None }), listener));
+                    return Some((Ok(Io { stream, connection, lease: None, hold: None }), listener));
                 }
                 Err(error) => pause(&error).await,
             }
@@ -88,6 +92,7 @@ struct Accepting {
     /// Handshakes, oldest first; some of them have ended.
     order: VecDeque<AbortHandle>,
     leases: Leases,
+    open: Open,
 }
 
 impl Accepting {
@@ -96,8 +101,11 @@ impl Accepting {
             tokio::select! {
                 Some(ended) = self.handshakes.join_next() => match ended {
                     Ok(Ok(mut io)) => {
-                        let stranger = io.connection.peer == Peer::Anonymous;
-                        io.lease = stranger.then(|| self.leases.grant());
+                        match &io.connection.peer {
+                            Peer::Anonymous => io.lease = Some(self.leases.grant()),
+                            Peer::Node { id, .. } => io.hold = Some(self.open.hold(id)),
+                            Peer::Local => {}
+                        }
                         return io;
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "refused a connection"),
@@ -148,7 +156,7 @@ async fn shake_hands(
         Some([certificate, ..]) => Subject::of(certificate).map_err(io::Error::other)?.into(),
         _ => Peer::Anonymous,
     };
-    Ok(Io { stream, connection: Connection { peer, remote: Some(remote) }, lease: None })
+    Ok(Io { stream, connection: Connection { peer, remote: Some(remote) }, lease: None, hold: None })
 }
 
 async fn pause(error: &io::Error) {
@@ -163,6 +171,8 @@ pub struct Io<S> {
     connection: Connection,
     /// Of a connection that does not last.
     lease: Option<Lease>,
+    /// Of a node, which may be removed.
+    hold: Option<Hold>,
 }
 
 impl<S> Io<S> {
@@ -189,6 +199,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
             && Pin::new(lease).poll(cx).is_ready()
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if let Some(hold) = &mut self.hold
+            && Pin::new(hold).poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }

@@ -290,3 +290,21 @@ async fn a_local_process_is_known_as_such() {
     assert_eq!(service.last_caller().peer, Peer::Local);
     assert_eq!(service.last_caller().remote, None);
 }
+
+#[tokio::test]
+async fn the_connections_of_a_node_that_is_put_out_are_closed() {
+    let swarm = Swarm::new("one");
+    let manager = Manager::start(&swarm, swarm.identity("m1", Role::Manager)).await;
+    let open = async |node: &str| {
+        let channel = channel(&swarm.credentials(swarm.identity(node, Role::Worker)), &manager);
+        let stream = LogsClient::new(channel).subscribe_logs(SubscribeLogsRequest::default()).await;
+        stream.unwrap().into_inner()
+    };
+    let (mut out, mut also_out, mut stays) = (open("w1").await, open("w1").await, open("w2").await);
+    manager.open.close(|node| node.as_str() != "w1");
+    for stream in [&mut out, &mut also_out] {
+        timeout(BOUND, stream.message()).await.unwrap().unwrap_err();
+    }
+    manager.service.stream_one();
+    timeout(BOUND, stays.message()).await.unwrap().unwrap().unwrap();
+}

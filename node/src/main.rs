@@ -5,6 +5,7 @@ mod config;
 mod daemon;
 mod dial;
 mod error;
+mod expulsion;
 mod gate;
 mod info;
 mod local_api;

@@ -25,6 +25,7 @@ use tonic::transport::Server;
 
 use crate::dial::Peers;
 use crate::error::{Error, chain};
+use crate::expulsion;
 use crate::gate::Serving;
 use crate::sealing::{self, Sealing};
 
@@ -57,7 +58,8 @@ pub struct ManagerSide {
     /// Ends the port, and with it `server`.
     stop: CancellationToken,
     server: JoinSet<()>,
-    sealing: JoinSet<()>,
+    /// What follows the replica beside the manager.
+    followers: JoinSet<()>,
     leadership: watch::Receiver<Leadership>,
     serving: watch::Sender<Serving>,
 }
@@ -91,7 +93,8 @@ impl ManagerSide {
             clock: Clock::system(),
         });
         let stop = CancellationToken::new();
-        let incoming = listener::incoming(listener, place.credentials.clone(), listener::Limits::default());
+        let (open, limits) = (listener::Open::default(), listener::Limits::default());
+        let incoming = listener::incoming(listener, place.credentials.clone(), limits, open.clone());
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -104,12 +107,13 @@ impl ManagerSide {
                 tracing::error!(error = %chain(&error), "the managers' port has failed");
             }
         });
-        let mut sealing = JoinSet::new();
+        let mut followers = JoinSet::new();
         let seals = Sealing { store: store.clone(), certificates: place.certificates.clone() };
-        sealing.spawn(seals.run(stop.clone()));
+        followers.spawn(seals.run(stop.clone()));
+        followers.spawn(expulsion::run(store.clone(), open, stop.clone()));
         serving.send_replace(Serving::Manager(manager.routes_local()));
         let leadership = store.leadership();
-        Self { store, manager, stop, server: tasks, sealing, leadership, serving }
+        Self { store, manager, stop, server: tasks, followers, leadership, serving }
     }
 
     pub const fn store(&self) -> &Store {
@@ -179,7 +183,7 @@ impl ManagerSide {
         if tokio::time::timeout(CLOSING, self.server.join_next()).await.is_err() {
             self.server.shutdown().await;
         }
-        while self.sealing.join_next().await.is_some() {}
+        while self.followers.join_next().await.is_some() {}
         self.store.shutdown().await;
     }
 }

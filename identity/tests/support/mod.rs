@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use identity::listener::{self, Limits};
+use identity::listener::{self, Limits, Open};
 use identity::{Connection, Credentials, JoinToken, NodeIdentity, Peer, RootCa, Subject};
 use proto::model::{NodeId, Role};
 use proto::wire::issuance_status::State;
@@ -61,6 +61,7 @@ pub struct Manager {
     pub addr: SocketAddr,
     pub credentials: Credentials,
     pub service: CaService,
+    pub open: Open,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -88,7 +89,8 @@ impl Manager {
     fn serve(swarm: &Swarm, credentials: Credentials, listener: TcpListener, limits: Limits) -> Self {
         let service = CaService::new(swarm);
         let addr = listener.local_addr().unwrap();
-        let incoming = listener::incoming(listener, credentials.clone(), limits);
+        let open = Open::default();
+        let incoming = listener::incoming(listener, credentials.clone(), limits, open.clone());
         let stop = CancellationToken::new();
         let server = Server::builder()
             .add_service(ca_server::CaServer::new(service.clone()))
@@ -97,7 +99,7 @@ impl Manager {
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { server.await.unwrap() });
-        Self { addr, credentials, service, tasks, stop }
+        Self { addr, credentials, service, open, tasks, stop }
     }
 
     /// Lets calls end, then returns.

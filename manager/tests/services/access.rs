@@ -11,6 +11,8 @@ use proto::wire::control_client::ControlClient;
 use proto::wire::{GetRootCaCertificateRequest, ListNodesRequest};
 use raft_store::Leadership;
 use tonic::Code;
+use tonic::client::Grpc;
+use tonic_prost::ProstCodec;
 
 use crate::fixtures::{manager, node, node_id, put, remove};
 use crate::swarm::Swarm;
@@ -120,5 +122,31 @@ async fn a_removed_or_demoted_nodes_certificate_opens_nothing() {
     let refused = control.list_nodes(ListNodesRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert_eq!(refused.message(), "node node1 is not part of this swarm: it was removed");
+    swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_nodes_certificate_opens_no_call_at_all() {
+    let swarm = Swarm::start().await;
+    put(&swarm.store, [node(1)]).await;
+    remove(&swarm.store, node_id(1)).await;
+    swarm.store.set_leadership(Leadership { leading: None, leader: Some(9) });
+    let nodes = Callers::of(Role::Worker).and(Callers::of(Role::Manager));
+    // Replication asks the group instead: see raft-store/tests.
+    let asked = paths().filter(|path| {
+        let rule = rule(path).unwrap();
+        rule.known && (nodes.contains(rule.callers) || rule.callers.contains(Callers::of(Role::Manager)))
+    });
+    let calls = asked.map(async |path| {
+        let mut client = Grpc::new(swarm.manager(&node_id(1)));
+        client.ready().await.unwrap();
+        let codec = ProstCodec::<(), ()>::default();
+        let called = client.unary(tonic::Request::new(()), path.parse().unwrap(), codec).await;
+        let refused = called.err().unwrap_or_else(|| panic!("{path} was answered"));
+        assert_eq!(refused.code(), Code::PermissionDenied, "{path}: {refused}");
+        assert_eq!(refused.message(), "node node1 is not part of this swarm: it was removed", "{path}");
+    });
+    let asked = futures_util::future::join_all(calls).await.len();
+    assert!(asked > 40, "{asked} calls were asked");
     swarm.stop().await;
 }
