@@ -63,6 +63,11 @@ pub async fn cluster(client: &Client) -> Result<Cluster> {
     }
 }
 
+/// All nodes.
+pub async fn nodes(client: &Client) -> Result<Vec<Node>> {
+    model(client.control().list_nodes(ListNodesRequest::default()).await.answer()?.nodes)
+}
+
 fn model<W, M>(objects: Vec<W>) -> Result<Vec<M>>
 where
     M: TryFrom<W, Error = proto::convert::Error>,

@@ -62,6 +62,34 @@ impl Subject {
     }
 }
 
+/// Who has signed a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// DER.
+    pub subject: Vec<u8>,
+    /// DER, with the kind of key.
+    pub public_key: Vec<u8>,
+}
+
+impl Issuer {
+    /// Of what is issued under the root in `pem`, the first one if there are several.
+    pub fn of_root(pem: &str) -> Option<Self> {
+        Self::nth(pem, 0)
+    }
+
+    /// Of the first certificate of a chain; none if it does not go along.
+    pub fn of_chain(pem: &str) -> Option<Self> {
+        Self::nth(pem, 1)
+    }
+
+    fn nth(pem: &str, n: usize) -> Option<Self> {
+        let certificate = CertificateDer::pem_slice_iter(pem.as_bytes()).nth(n)?.ok()?;
+        let parsed = parse(&certificate).ok()?;
+        let (subject, public_key) = (parsed.subject().as_raw(), parsed.public_key().raw);
+        Some(Self { subject: subject.to_vec(), public_key: public_key.to_vec() })
+    }
+}
+
 /// When a certificate is valid; both ends are inclusive, in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {

@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 
+use proto::model::TlsInfo;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 
-use crate::certificate::NodeIdentity;
+use crate::certificate::{Issuer, NodeIdentity};
 use crate::root::RootCertificate;
 use crate::tls;
 
@@ -35,6 +36,14 @@ impl Current {
 
     pub const fn root(&self) -> &RootCertificate {
         &self.root
+    }
+
+    /// As managers are told of it.
+    pub fn tls_info(&self) -> TlsInfo {
+        let issuer = Issuer::of_chain(self.identity.certificate().pem());
+        let (issuer_subject, issuer_public_key) =
+            issuer.map(|issuer| (issuer.subject, issuer.public_key)).unwrap_or_default();
+        TlsInfo { trust_root: self.root.pem().as_bytes().to_vec(), issuer_subject, issuer_public_key }
     }
 
     pub fn server(&self) -> Arc<ServerConfig> {

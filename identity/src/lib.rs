@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod certificate_dir;
 mod clock;
 pub mod credentials;
+mod cross_sign;
 pub mod csr;
 pub mod dial;
 pub mod issuance;

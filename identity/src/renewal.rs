@@ -6,7 +6,11 @@
 //! The time of a renewal is drawn once per certificate, between 50 % and 80 % of its lifetime, so that nodes that joined
 //! together do not come back together. A failure is repeated with growing pauses; an order to renew, or a role that
 //! the managers want and the certificate does not have, makes it happen at once.
+//!
+//! A new root is trusted, instead of the old one, once the node's own certificate is good under it: before that, others
+//! would not know the node any more.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proto::model::Role;
@@ -51,15 +55,18 @@ pub enum Error {
     Interrupted,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Orders {
     renewals: u64,
     role: Option<Role>,
+    /// The certificate that the managers want to be replaced.
+    outdated: Option<Arc<[u8]>>,
+    root: Option<RootCertificate>,
 }
 
 /// Tells a running [`Renewal`] what the node wants.
 #[derive(Clone, Debug)]
-pub struct Trigger(std::sync::Arc<watch::Sender<Orders>>);
+pub struct Trigger(Arc<watch::Sender<Orders>>);
 
 impl Trigger {
     /// Renews at once, whatever the age of the certificate.
@@ -70,6 +77,26 @@ impl Trigger {
     /// The managers want this role: renews until the certificate has it. Nothing happens if it does already.
     pub fn expect(&self, role: Role) {
         self.0.send_if_modified(|orders| orders.role.replace(role) != Some(role));
+    }
+
+    /// The managers want another certificate in place of this one, which they have issued last. Once for each.
+    pub fn replace(&self, chain: &[u8]) {
+        self.0.send_if_modified(|orders| {
+            let is_new = orders.outdated.as_deref() != Some(chain);
+            if is_new {
+                orders.outdated = Some(chain.into());
+            }
+            is_new
+        });
+    }
+
+    /// The managers tell this root.
+    pub fn trust(&self, root: RootCertificate) {
+        self.0.send_if_modified(|orders| {
+            let is_new = orders.root.as_ref() != Some(&root);
+            orders.root = Some(root);
+            is_new
+        });
     }
 }
 
@@ -83,6 +110,11 @@ pub struct Renewal<C> {
     orders: watch::Receiver<Orders>,
     /// The orders that the last attempt knew of.
     served: Orders,
+}
+
+enum Done {
+    Nothing,
+    Renewed,
 }
 
 /// When to try next, and how often it has failed.
@@ -110,17 +142,20 @@ impl<C: Certify> Renewal<C> {
             orders: orders.subscribe(),
             served: Orders::default(),
         };
-        (renewal, Trigger(std::sync::Arc::new(orders)))
+        (renewal, Trigger(Arc::new(orders)))
     }
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut schedule = self.fresh();
         while stop.run_until_cancelled(self.wait(&schedule)).await.is_some() {
-            self.served = *self.orders.borrow_and_update();
-            let Some(outcome) = stop.run_until_cancelled(self.renew()).await else { return };
+            let before = std::mem::replace(&mut self.served, self.orders.borrow_and_update().clone());
+            let Some(outcome) = stop.run_until_cancelled(self.serve(&before, &schedule)).await else {
+                return;
+            };
             schedule = match outcome {
-                Ok(()) => self.fresh(),
+                Ok(Done::Nothing) => schedule,
+                Ok(Done::Renewed) => self.fresh(),
                 Err(error) => self.retry(&schedule, &error),
             };
         }
@@ -141,17 +176,48 @@ impl<C: Certify> Renewal<C> {
     }
 
     fn has_new_order(&self) -> bool {
-        let orders = *self.orders.borrow();
-        let new_role = orders.role != self.served.role && self.unmet_role().is_some();
-        orders.renewals != self.served.renewals || new_role
+        let orders = self.orders.borrow();
+        self.asks_for_renewal(&orders, &self.served) || orders.root != self.served.root
+    }
+
+    /// Whether `orders` ask for a certificate for which those `before` did not ask.
+    fn asks_for_renewal(&self, orders: &Orders, before: &Orders) -> bool {
+        let new_role = orders.role != before.role && orders.role.is_some_and(|wanted| wanted != self.role());
+        orders.renewals != before.renewals || orders.outdated != before.outdated || new_role
+    }
+
+    async fn serve(&self, before: &Orders, schedule: &Schedule) -> Result<Done, Error> {
+        self.follow_root().await?;
+        let is_due = schedule.due <= self.clock.now();
+        if !is_due && !self.asks_for_renewal(&self.served, before) {
+            return Ok(Done::Nothing);
+        }
+        self.renew().await?;
+        self.follow_root().await?;
+        Ok(Done::Renewed)
+    }
+
+    /// Trusts the root that the managers tell, if others will still know this node then.
+    async fn follow_root(&self) -> Result<(), Error> {
+        let current = self.credentials.current();
+        let Some(told) = self.served.root.as_ref().filter(|told| *told != current.root()) else {
+            return Ok(());
+        };
+        if let Err(error) = told.verify(current.identity().certificate(), self.clock.now()) {
+            tracing::warn!(%error, "this node's certificate is not good under the swarm's new root yet");
+            return Ok(());
+        }
+        self.adopt(current.identity().clone(), told.clone()).await?;
+        tracing::info!(root = %told.digest(), "trusts the swarm's new root");
+        Ok(())
     }
 
     async fn renew(&self) -> Result<(), Error> {
         let key = PrivateKey::generate()?;
         let chain = self.ca.issue(&key.signing_request()?).await?;
         let current = self.credentials.current();
-        let identity = self.check(&chain, key, current.identity(), current.root())?;
-        self.adopt(identity, current.root().clone()).await?;
+        let (identity, root) = self.check(&chain, key, current.identity(), current.root())?;
+        self.adopt(identity, root).await?;
         match self.unmet_role() {
             Some(wanted) => Err(Error::OtherRole { wanted, found: self.role() }),
             None => Ok(()),
@@ -165,14 +231,16 @@ impl<C: Certify> Renewal<C> {
         key: PrivateKey,
         current: &NodeIdentity,
         root: &RootCertificate,
-    ) -> Result<NodeIdentity, Error> {
+    ) -> Result<(NodeIdentity, RootCertificate), Error> {
         let certificate = NodeCertificate::from_pem(chain)?;
+        let told = self.served.root.as_ref();
+        let root = told.filter(|told| told.verify(&certificate, self.clock.now()).is_ok()).unwrap_or(root);
         root.verify(&certificate, self.clock.now())?;
         let (new, old) = (certificate.subject(), current.subject());
         if new.node != old.node || new.cluster != old.cluster {
             return Err(Error::OtherNode);
         }
-        Ok(NodeIdentity::new(certificate, key)?)
+        Ok((NodeIdentity::new(certificate, key)?, root.clone()))
     }
 
     async fn adopt(&self, identity: NodeIdentity, root: RootCertificate) -> Result<(), Error> {
@@ -182,7 +250,7 @@ impl<C: Certify> Renewal<C> {
         self.credentials.replace(identity, root)?;
         let current = self.credentials.current();
         let validity = current.identity().certificate().validity();
-        tracing::info!(role = ?self.role(), not_after = ?validity.not_after, "renewed the node's certificate");
+        tracing::info!(role = ?self.role(), not_after = ?validity.not_after, "this node's certificate");
         Ok(())
     }
 

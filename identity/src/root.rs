@@ -88,6 +88,18 @@ impl RootCertificate {
         RootDigest::of(self.pem.as_bytes())
     }
 
+    /// Whether it is one certificate, and valid at `time`.
+    pub(crate) fn is_valid_until(&self, time: SystemTime) -> bool {
+        let mut certificates = CertificateDer::pem_slice_iter(self.pem.as_bytes());
+        let (first, rest) = (certificates.next(), certificates.next());
+        let Some(Ok(first)) = first.filter(|_| rest.is_none()) else { return false };
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let parsed = x509_parser::parse_x509_certificate(&first);
+        parsed.is_ok_and(|(_, parsed)| {
+            u64::try_from(parsed.validity().not_after.timestamp()).is_ok_and(|until| until > since_epoch)
+        })
+    }
+
     pub(crate) fn anchors(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.anchors)
     }

@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::certificate::{self, NodeCertificate, NodeIdentity, Subject, role_name};
 use crate::root::{self, RootCertificate};
-use crate::{PrivateKey, csr, private_key};
+use crate::{PrivateKey, cross_sign, csr, private_key};
 
 const ROOT_NAME: &str = "swarm-ca";
 const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -36,6 +36,8 @@ pub enum Error {
     Lifetime(Duration),
     #[error("the root certificate does not belong to the CA's private key")]
     KeyMismatch,
+    #[error("the root certificate cannot be signed by another one")]
+    CrossSign,
     #[error("no randomness from the system")]
     Random,
     #[error("cannot sign a certificate")]
@@ -52,6 +54,8 @@ pub enum Error {
 pub struct RootCa {
     certificate: RootCertificate,
     key: PrivateKey,
+    /// Goes along with what is signed, instead of the root itself.
+    intermediate: Option<String>,
 }
 
 impl RootCa {
@@ -64,17 +68,38 @@ impl RootCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key.pair()).map_err(Error::Sign)?;
-        Ok(Self { certificate: RootCertificate::from_pem(&certificate.pem())?, key })
+        Ok(Self { certificate: RootCertificate::from_pem(&certificate.pem())?, key, intermediate: None })
     }
 
     /// From what was stored: certificate and PKCS#8 key, both PEM.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, Error> {
-        let ca =
-            Self { certificate: RootCertificate::from_pem(certificate)?, key: PrivateKey::from_pem(key)? };
+        let ca = Self {
+            certificate: RootCertificate::from_pem(certificate)?,
+            key: PrivateKey::from_pem(key)?,
+            intermediate: None,
+        };
         if certificate::public_key(&ca.signing_certificate())? != ca.key.public_key() {
             return Err(Error::KeyMismatch);
         }
         Ok(ca)
+    }
+
+    /// The same authority, whose certificates are good under the root too that has signed `cross_signed` (PEM).
+    #[must_use]
+    pub fn with_intermediate(self, cross_signed: String) -> Self {
+        Self { intermediate: Some(cross_signed), ..self }
+    }
+
+    /// The certificate of another root, signed by this one: see [`Self::with_intermediate`].
+    pub fn cross_sign(&self, other: &RootCertificate) -> Result<String, Error> {
+        let (of, by) = (first(other), self.signing_certificate());
+        let signed = cross_sign::cross_sign(&of, &by, &self.key, &random_serial()?);
+        Ok(pem_of(&signed.ok_or(Error::CrossSign)?))
+    }
+
+    /// Whether this is the only certificate and stays valid for so long.
+    pub fn is_valid_for(&self, time: Duration, now: SystemTime) -> bool {
+        self.certificate.is_valid_until(now + time)
     }
 
     pub const fn certificate(&self) -> &RootCertificate {
@@ -100,14 +125,8 @@ impl RootCa {
         let issuer = Issuer::from_ca_cert_der(&root, self.key.pair()).map_err(Error::Sign)?;
         let certificate =
             node_params(subject, lifetime, now)?.signed_by(&public_key, &issuer).map_err(Error::Sign)?;
-        Ok(format!(
-            "{}{}",
-            certificate.pem(),
-            pem::encode_config(
-                &pem::Pem::new("CERTIFICATE", root.as_ref()),
-                pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
-            )
-        ))
+        let issuer = self.intermediate.clone().unwrap_or_else(|| pem_of(&root));
+        Ok(format!("{}{issuer}", certificate.pem()))
     }
 
     /// A key and certificate made here: what the first manager of a swarm gives to itself.
@@ -124,9 +143,17 @@ impl RootCa {
 
     /// The first of the bundle is the one that signs.
     fn signing_certificate(&self) -> CertificateDer<'static> {
-        CertificateDer::from_pem_slice(self.certificate.pem().as_bytes())
-            .expect("a root holds at least one certificate")
+        first(&self.certificate)
     }
+}
+
+fn first(root: &RootCertificate) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(root.pem().as_bytes()).expect("a root holds at least one certificate")
+}
+
+fn pem_of(certificate: &[u8]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", certificate), config)
 }
 
 fn params(now: SystemTime, lifetime: Duration) -> Result<CertificateParams, Error> {
@@ -136,7 +163,7 @@ fn params(now: SystemTime, lifetime: Duration) -> Result<CertificateParams, Erro
     let mut params = CertificateParams::default();
     params.not_before = (now - BACKDATE).into();
     params.not_after = (now + lifetime).into();
-    params.serial_number = Some(random_serial()?);
+    params.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
     params.distinguished_name = DistinguishedName::new();
     Ok(params)
 }
@@ -164,11 +191,11 @@ fn node_params(subject: &Subject, lifetime: Duration, now: SystemTime) -> Result
 }
 
 /// 20 octets at most, positive (RFC 5280, section 4.1.2.2).
-fn random_serial() -> Result<SerialNumber, Error> {
+fn random_serial() -> Result<[u8; 20], Error> {
     let mut bytes = [0; 20];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Random)?;
     bytes[0] = bytes[0] & 0x7f | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -242,6 +269,24 @@ mod tests {
             Err(Error::KeyMismatch)
         ));
         assert!(!format!("{ca:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn what_a_cross_signed_root_signs_is_good_under_both_roots() {
+        let now = SystemTime::now();
+        let (old, new) = (RootCa::generate(now).unwrap(), RootCa::generate(now).unwrap());
+        let cross_signed = old.cross_sign(new.certificate()).unwrap();
+        let new = new.with_intermediate(cross_signed);
+        let node = new.issue(&subject(Role::Manager), DAY, now).unwrap();
+        old.certificate().verify(node.certificate(), now).unwrap();
+        new.certificate().verify(node.certificate(), now).unwrap();
+        RootCa::generate(now).unwrap().certificate().verify(node.certificate(), now).unwrap_err();
+        let issuer = certificate::Issuer::of_chain(node.certificate().pem()).unwrap();
+        assert_eq!(Some(&issuer), certificate::Issuer::of_root(new.certificate().pem()).as_ref());
+        assert_ne!(Some(issuer), certificate::Issuer::of_root(old.certificate().pem()));
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(&node.certificate().split_chain().1[0]).unwrap();
+        assert!(parsed.is_ca() && parsed.validity().is_valid());
     }
 
     #[test]

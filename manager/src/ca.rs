@@ -7,6 +7,7 @@
 //! a new node, and the store's for one that is known.
 
 mod issue;
+pub mod rotation;
 #[cfg(test)]
 mod tests;
 

@@ -111,6 +111,8 @@ pub fn create(init: Init<'_>) -> Result<Vec<Object>, Error> {
         cert: init.root_ca.certificate().pem().as_bytes().to_vec(),
         cert_digest: format!("sha256:{digest}"),
         join_tokens: JoinTokens { worker: token()?, manager: token()? },
+        rotation: None,
+        last_forced_rotation: init.spec.ca.force_rotate,
     };
     let cluster = Cluster {
         id: init.cluster,

@@ -70,6 +70,8 @@ pub fn cluster() -> Cluster {
             cert: root.certificate().pem().as_bytes().to_vec(),
             cert_digest: root.certificate().digest().to_string(),
             join_tokens: JoinTokens { worker: token(), manager: token() },
+            rotation: None,
+            last_forced_rotation: 0,
         },
         default_address_pools: vec!["10.0.0.0/8".parse().unwrap()],
         unlock_key: None,

@@ -12,6 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocator::Allocator;
+use crate::ca::rotation::Rotation;
 use crate::keymanager::KeyManager;
 use crate::orchestrator::{Orchestrator, Reaper};
 use crate::reconcile::{self, Lead};
@@ -50,6 +51,7 @@ pub fn loops() -> Vec<Loop> {
         }),
         Loop::new("scheduler", |lead| reconcile::run(lead, Scheduler)),
         Loop::new("reaper", |lead| reconcile::run(lead, Reaper)),
+        Loop::new("root rotation", |lead| reconcile::run(lead, Rotation)),
     ]
 }
 

@@ -21,7 +21,7 @@ use identity::renewal::Trigger;
 use identity::{CertificateDir, Clock, Credentials, Dialer, issuance};
 use netdriver::Netdriver;
 use proto::local::info_response::State;
-use proto::model::{NodeId, Role};
+use proto::model::{NodeId, Role, TlsInfo};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -74,6 +74,8 @@ pub struct Swarm {
     /// The managers to ask for a certificate, fed from the session.
     managers: watch::Sender<Vec<String>>,
     renewal: Trigger,
+    /// As managers are told of it.
+    tls: watch::Sender<TlsInfo>,
     renewing: JoinSet<()>,
     stop: CancellationToken,
     manager: Option<ManagerSide>,
@@ -106,7 +108,8 @@ impl Swarm {
     ) -> Result<Self, Error> {
         let dialer = Dialer::new(credentials.clone());
         let known = first_managers(&record, manager.is_some());
-        let worker = Worker::start(worker_config(context, &record, &credentials, known.clone()));
+        let (tls, told) = watch::channel(credentials.current().tls_info());
+        let worker = Worker::start(worker_config(context, &record, &credentials, known.clone(), told));
         let worker = match worker {
             Ok(worker) => worker,
             Err(error) => {
@@ -146,6 +149,7 @@ impl Swarm {
             whereabouts,
             managers,
             renewal: trigger,
+            tls,
             renewing,
             stop,
             manager,
@@ -269,6 +273,7 @@ fn worker_config(
     record: &Record,
     credentials: &Credentials,
     managers: Vec<String>,
+    tls: watch::Receiver<TlsInfo>,
 ) -> worker::Config {
     worker::Config {
         node_id: credentials.current().identity().subject().node.clone(),
@@ -276,6 +281,7 @@ fn worker_config(
         labels: Default::default(),
         dial: Arc::new(Peers(Dialer::new(credentials.clone()))),
         managers,
+        tls,
         runtime: context.runtime.clone(),
         kernel: context.netdriver.clone(),
         data_root: context.settings.data_root.clone(),

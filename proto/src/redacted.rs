@@ -37,7 +37,8 @@ redacted! {
     wire::EncryptionKey { subsystem, algorithm, lamport_time; key }
     wire::IssueNodeCertificateRequest { csr, availability; token }
     wire::JoinTokens { ; worker, manager }
-    wire::RootCa { ca_cert, ca_cert_hash, join_tokens; ca_key }
+    wire::RootCa { ca_cert, ca_cert_hash, join_tokens, root_rotation, last_forced_rotation; ca_key }
+    wire::RootRotation { ca_cert, cross_signed_ca_cert; ca_key }
     wire::container_spec::PullOptions { ; registry_auth }
     local::JoinRequest { remote_addrs, listen_addr, advertise_addr, data_path_addr, availability; token }
     local::UnlockRequest { ; unlock_key }

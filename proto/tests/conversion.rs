@@ -84,9 +84,10 @@ fn what_is_not_supported_is_refused_and_not_dropped() {
         "ipam.driver.options: options of the address driver are not supported by this version"
     );
 
-    let ca = wire::CaConfig { force_rotate: 1, ..Default::default() };
+    let external = wire::ExternalCa { url: "https://ca".into(), ..Default::default() };
+    let ca = wire::CaConfig { external_cas: vec![external], ..Default::default() };
     let refused = CaConfig::try_from(ca).unwrap_err().to_string();
-    assert_eq!(refused, "force_rotate: rotations of the root certificate are not supported by this version");
+    assert_eq!(refused, "external_cas: external certificate authorities are not supported by this version");
 }
 
 #[test]

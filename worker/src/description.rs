@@ -53,6 +53,7 @@ pub fn describe(
                 plugin("Volume", "local"),
             ],
         },
+        tls: None,
     }
 }
 

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::model::{NetworkId, NodeId, TaskState};
+use proto::model::{NetworkId, NodeId, TaskState, TlsInfo};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,8 @@ pub struct Config {
     pub data_root: PathBuf,
     /// This node's tunnel end point; none: the address from which it reaches its manager, as long as it is that.
     pub data_path_addr: Option<IpAddr>,
+    /// What the node trusts and who has issued its certificate: told to managers, anew when it changes.
+    pub tls: watch::Receiver<TlsInfo>,
     pub parallel_starts: usize,
 }
 
@@ -174,6 +176,7 @@ impl Worker {
             networks: self.networks.clone(),
             drains: self.drains.clone(),
             logs,
+            tls: config.tls.clone(),
             database: self.database.clone(),
         }
     }

@@ -1,5 +1,6 @@
 //! `swarm …`: forming, joining and leaving a swarm, and its settings.
 
+mod ca;
 mod init;
 mod join;
 mod join_token;
@@ -17,6 +18,8 @@ use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show the root certificate, or replace it
+    Ca(ca::Ca),
     /// Make a new swarm with this node as its first manager
     Init(init::Init),
     /// Join an existing swarm
@@ -36,6 +39,7 @@ pub enum Command {
 impl Command {
     pub async fn run(self, client: &Client) -> Result<()> {
         match self {
+            Self::Ca(command) => command.run(client).await,
             Self::Init(command) => command.run(client).await,
             Self::Join(command) => command.run(client).await,
             Self::JoinToken(command) => command.run(client).await,

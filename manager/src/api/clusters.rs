@@ -1,9 +1,9 @@
 //! The cluster object: settings and join tokens. The CA's key never leaves the managers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use identity::{JoinToken, RootDigest, UnlockKey};
+use identity::{JoinToken, RootCa, RootDigest, UnlockKey, root_ca};
 use proto::convert::Within;
 use proto::model::{Cluster, ClusterSpec, RaftConfig, Sensitive};
 use proto::wire::{
@@ -12,9 +12,11 @@ use proto::wire::{
 };
 use raft_store::Tables;
 use tonic::Status;
+use zeroize::Zeroizing;
 
 use super::filter::common;
 use super::{Control, limits, validate};
+use crate::ca::rotation;
 use crate::cluster::DEFAULT_NAME;
 use crate::error::{Error, status};
 
@@ -22,6 +24,10 @@ use crate::error::{Error, status};
 const SHORTEST_CERTIFICATE: Duration = Duration::from_secs(3600);
 /// Of the root, which every certificate must end before.
 const LONGEST_CERTIFICATE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Docker's, of a root that is given.
+const SHORTEST_ROOT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A certificate, or a key, in PEM.
+const LARGEST_ROOT: usize = 64 << 10;
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3600);
 const LONGEST_HISTORY: u64 = 10_000;
@@ -50,6 +56,7 @@ pub(super) async fn update(
     request: UpdateClusterRequest,
 ) -> Result<UpdateClusterResponse, Status> {
     let version = request.cluster_version.unwrap_or_default().index;
+    let given = request.spec.as_ref().map(given_root).transpose()?.flatten();
     let spec = validate(request.spec)?;
     let rotation = request.rotation.unwrap_or_default();
     let updated = api.store.update(|tx| {
@@ -62,6 +69,7 @@ pub(super) async fn update(
             let remedy = format!("a cluster keeps its name, which is {:?}", current.spec.annotations.name);
             return Err(Error::invalid("spec.annotations.name", &cluster.spec.annotations.name, remedy));
         }
+        rotate_root(&mut cluster, given.as_ref(), tx.now())?;
         rotate(&mut cluster, rotation)?;
         lock(&mut cluster, rotation)?;
         tx.update(cluster);
@@ -76,12 +84,6 @@ pub(super) async fn update(
 pub fn validate(spec: Option<wire::ClusterSpec>) -> Result<ClusterSpec, Error> {
     let spec = spec.ok_or_else(|| proto::convert::Error::missing("spec"))?;
     limits::spec_size("spec", &spec)?;
-    let ca = spec.ca_config.as_ref();
-    if ca.is_some_and(|ca| {
-        !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() || ca.force_rotate > 0
-    }) {
-        return Err(Error::unsupported("spec.ca_config", "rotations of the root certificate"));
-    }
     let mut spec = ClusterSpec::try_from(spec).within("spec")?;
     if spec.annotations.name.is_empty() {
         spec.annotations.name = DEFAULT_NAME.into();
@@ -122,6 +124,52 @@ fn between(field: &str, value: Duration, allowed: std::ops::RangeInclusive<Durat
     Err(Error::invalid(field, format!("{value:?}"), remedy))
 }
 
+/// The root that the settings name, which is no setting itself.
+fn given_root(spec: &wire::ClusterSpec) -> Result<Option<RootCa>, Error> {
+    let Some(ca) = &spec.ca_config else { return Ok(None) };
+    let field = |name: &str| format!("spec.ca_config.{name}");
+    let refused = |name: &str, reason: String| Error::Refused { field: field(name), reason };
+    match (ca.signing_ca_cert.is_empty(), ca.signing_ca_key.is_empty()) {
+        (true, true) => return Ok(None),
+        (false, false) => {}
+        (false, true) => {
+            return Err(refused("signing_ca_key", "the key of the certificate must be given, too".into()));
+        }
+        (true, false) => {
+            return Err(refused("signing_ca_cert", "the certificate of the key must be given, too".into()));
+        }
+    }
+    limits::size("spec.ca_config.signing_ca_cert", ca.signing_ca_cert.len(), LARGEST_ROOT)?;
+    limits::size("spec.ca_config.signing_ca_key", ca.signing_ca_key.len(), LARGEST_ROOT)?;
+    let text = |name: &str, pem: &[u8]| {
+        String::from_utf8(pem.to_vec()).map(Zeroizing::new).map_err(|_| refused(name, "it is not PEM".into()))
+    };
+    let certificate = text("signing_ca_cert", &ca.signing_ca_cert)?;
+    let key = text("signing_ca_key", &ca.signing_ca_key)?;
+    let root = RootCa::from_pem(&certificate, &key).map_err(|error| match error {
+        root_ca::Error::Root(error) => refused("signing_ca_cert", error.to_string()),
+        error => refused("signing_ca_key", error.to_string()),
+    })?;
+    Ok(Some(root))
+}
+
+fn rotate_root(cluster: &mut Cluster, given: Option<&RootCa>, now: SystemTime) -> Result<(), Error> {
+    let forced = cluster.spec.ca.force_rotate != cluster.root_ca.last_forced_rotation;
+    cluster.root_ca.last_forced_rotation = cluster.spec.ca.force_rotate;
+    match given {
+        Some(given) if !given.is_valid_for(SHORTEST_ROOT, now) => Err(Error::Refused {
+            field: "spec.ca_config.signing_ca_cert".into(),
+            reason: "one certificate is needed, and it must be valid for another year at least".into(),
+        }),
+        Some(given) => rotation::begin(cluster, given, now),
+        None if forced => {
+            let next = RootCa::generate(now).map_err(|error| Error::Internal(error.to_string()))?;
+            rotation::begin(cluster, &next, now)
+        }
+        None => Ok(()),
+    }
+}
+
 fn rotate(cluster: &mut Cluster, rotation: KeyRotation) -> Result<(), Error> {
     let digest = RootDigest::of(&cluster.root_ca.cert);
     let fresh = || {
@@ -160,6 +208,9 @@ fn shown(cluster: &Cluster) -> wire::Cluster {
     shown.unlock_keys.clear();
     if let Some(root) = &mut shown.root_ca {
         root.ca_key.clear();
+        if let Some(rotation) = &mut root.root_rotation {
+            rotation.ca_key.clear();
+        }
     }
     shown
 }

@@ -82,7 +82,7 @@ pub fn sign(
 ) -> Result<Certificate, Error> {
     let cluster = cluster(tables)?;
     let subject = Subject { node: id.clone(), role, cluster: cluster.id.clone() };
-    let signed = root_ca(cluster)?.sign(csr, &subject, cluster.spec.ca.node_cert_expiry, now);
+    let signed = signer(cluster)?.sign(csr, &subject, cluster.spec.ca.node_cert_expiry, now);
     let chain = signed.map_err(|error| match error {
         identity::root_ca::Error::Request(error) => {
             Error::Refused { field: "csr".into(), reason: error.to_string() }
@@ -99,10 +99,28 @@ pub fn sign(
     })
 }
 
-fn root_ca(cluster: &Cluster) -> Result<RootCa, Error> {
-    let text = |pem: &[u8]| String::from_utf8(pem.to_vec()).map_err(|_| unusable("is not text"));
-    let (certificate, key) = (text(&cluster.root_ca.cert)?, text(cluster.root_ca.key.expose())?);
-    RootCa::from_pem(&certificate, &key).map_err(unusable)
+/// While the root is being replaced, the next one signs, and shows that the one so far vouches for it.
+fn signer(cluster: &Cluster) -> Result<RootCa, Error> {
+    match &cluster.root_ca.rotation {
+        None => root_ca(cluster),
+        Some(next) => {
+            let cross_signed = text(&next.cross_signed)?.to_owned();
+            Ok(authority(&next.cert, &next.key)?.with_intermediate(cross_signed))
+        }
+    }
+}
+
+/// The root so far.
+pub fn root_ca(cluster: &Cluster) -> Result<RootCa, Error> {
+    authority(&cluster.root_ca.cert, &cluster.root_ca.key)
+}
+
+fn authority(certificate: &[u8], key: &Sensitive<Vec<u8>>) -> Result<RootCa, Error> {
+    RootCa::from_pem(text(certificate)?, text(key.expose())?).map_err(unusable)
+}
+
+fn text(pem: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(pem).map_err(|_| unusable("is not text"))
 }
 
 fn unusable(why: impl std::fmt::Display) -> Error {

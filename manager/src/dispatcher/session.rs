@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use proto::convert::Within;
-use proto::model::{Node, NodeDescription, NodeId, NodeState, VTEP_LABEL};
+use proto::model::{IssuanceState, Node, NodeDescription, NodeId, NodeState, VTEP_LABEL};
 use proto::wire::SessionRequest;
 use raft_store::{Commit, Object, Store};
 use tonic::Status;
 
 use super::sessions::Session;
 use crate::api::limits;
+use crate::ca::rotation;
 use crate::error::{Error, status};
 use crate::fanout;
 
@@ -45,6 +46,10 @@ pub async fn register(
         let known = tx.node(session.node()).ok_or_else(|| Error::not_found("node", session.node()))?;
         let mut node = Node::clone(known);
         node.description = Some(description.clone());
+        if rotation::is_behind(tx, &node) {
+            // It may have lost what it was given.
+            node.certificate.state = IssuanceState::Rotate;
+        }
         node.status.state = NodeState::Ready;
         node.status.message = format!("session {}", session.id());
         if let Some(addr) = reached_at(known, addr) {

@@ -147,6 +147,7 @@ pub fn node(id: &str) -> Node {
             nano_cpus: 4_000_000_000,
             memory_bytes: 8 << 30,
             engine: EngineDescription::default(),
+            tls: None,
         }),
         status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
         manager: None,

@@ -9,7 +9,8 @@
 
 use std::time::Duration;
 
-use proto::model::Role;
+use identity::RootCertificate;
+use proto::model::{IssuanceState, Role};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
@@ -64,8 +65,23 @@ impl Swarm {
 
     /// Takes from the session what the rest of the node needs; tells the role that the managers want.
     fn learn(&mut self) -> Option<Role> {
-        self.certificate.mark_unchanged();
+        let tls = self.certificate.borrow_and_update().tls_info();
+        self.tls.send_if_modified(|told| {
+            let changed = *told != tls;
+            *told = tls;
+            changed
+        });
         let session = self.session.borrow_and_update();
+        if let Some(certificate) = session.node.as_ref().map(|node| &node.certificate)
+            && certificate.state == IssuanceState::Rotate
+        {
+            self.renewal.replace(&certificate.chain);
+        }
+        match std::str::from_utf8(&session.root_ca).map(RootCertificate::from_pem) {
+            Ok(Ok(root)) => self.renewal.trust(root),
+            _ if session.root_ca.is_empty() => {}
+            _ => tracing::warn!("the root certificate that the manager tells is not usable"),
+        }
         if !session.managers.is_empty() {
             self.managers.send_if_modified(|managers| {
                 let changed = *managers != session.managers;

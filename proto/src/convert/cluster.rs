@@ -9,7 +9,7 @@ use super::scalar::{
 use super::{Error, Within};
 use crate::model::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, JoinTokens, OrchestrationConfig, RaftConfig, RootCa,
-    Sensitive,
+    RootRotation, Sensitive,
 };
 use crate::wire;
 
@@ -93,6 +93,7 @@ impl From<&ClusterSpec> for wire::ClusterSpec {
             }),
             ca_config: Some(wire::CaConfig {
                 node_cert_expiry: duration_out(spec.ca.node_cert_expiry),
+                force_rotate: spec.ca.force_rotate,
                 ..Default::default()
             }),
             task_defaults: Some(wire::TaskDefaults { log_driver }),
@@ -126,14 +127,10 @@ impl TryFrom<wire::CaConfig> for CaConfig {
         if !config.external_cas.is_empty() {
             return Err(Error::unsupported("external_cas", "external certificate authorities"));
         }
-        let asks_for_rotation = !config.signing_ca_cert.is_empty()
-            || !config.signing_ca_key.is_empty()
-            || config.force_rotate > 0;
-        if asks_for_rotation {
-            return Err(Error::unsupported("force_rotate", "rotations of the root certificate"));
-        }
         let expiry = duration("node_cert_expiry", config.node_cert_expiry)?;
-        Ok(Self { node_cert_expiry: expiry.unwrap_or(Self::default().node_cert_expiry) })
+        // A certificate to change to is acted upon once and is no setting.
+        let node_cert_expiry = expiry.unwrap_or(Self::default().node_cert_expiry);
+        Ok(Self { node_cert_expiry, force_rotate: config.force_rotate })
     }
 }
 
@@ -172,6 +169,28 @@ impl From<wire::RootCa> for RootCa {
                 worker: Sensitive::new(tokens.worker),
                 manager: Sensitive::new(tokens.manager),
             },
+            rotation: root.root_rotation.map(Into::into),
+            last_forced_rotation: root.last_forced_rotation,
+        }
+    }
+}
+
+impl From<wire::RootRotation> for RootRotation {
+    fn from(rotation: wire::RootRotation) -> Self {
+        Self {
+            cert: rotation.ca_cert,
+            key: Sensitive::new(rotation.ca_key),
+            cross_signed: rotation.cross_signed_ca_cert,
+        }
+    }
+}
+
+impl From<&RootRotation> for wire::RootRotation {
+    fn from(rotation: &RootRotation) -> Self {
+        Self {
+            ca_cert: rotation.cert.clone(),
+            ca_key: rotation.key.expose().clone(),
+            cross_signed_ca_cert: rotation.cross_signed.clone(),
         }
     }
 }
@@ -186,6 +205,8 @@ impl From<&RootCa> for wire::RootCa {
                 worker: root.join_tokens.worker.expose().clone(),
                 manager: root.join_tokens.manager.expose().clone(),
             }),
+            root_rotation: root.rotation.as_ref().map(Into::into),
+            last_forced_rotation: root.last_forced_rotation,
         }
     }
 }

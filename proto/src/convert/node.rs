@@ -5,6 +5,7 @@ use super::scalar::{amount, amount_out, annotations_in, annotations_out, id, met
 use super::{Error, Within};
 use crate::model::{
     Certificate, EngineDescription, ManagerStatus, Node, NodeDescription, NodeSpec, NodeStatus, Platform,
+    TlsInfo,
 };
 use crate::wire;
 
@@ -76,6 +77,7 @@ impl TryFrom<wire::NodeDescription> for NodeDescription {
             nano_cpus: amount("resources.nano_cpus", resources.nano_cpus)?,
             memory_bytes: amount("resources.memory_bytes", resources.memory_bytes)?,
             engine: description.engine.unwrap_or_default().into(),
+            tls: description.tls_info.map(Into::into),
         })
     }
 }
@@ -91,6 +93,27 @@ impl From<&NodeDescription> for wire::NodeDescription {
                 generic: Vec::new(),
             }),
             engine: Some((&description.engine).into()),
+            tls_info: description.tls.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<wire::NodeTlsInfo> for TlsInfo {
+    fn from(info: wire::NodeTlsInfo) -> Self {
+        Self {
+            trust_root: info.trust_root,
+            issuer_subject: info.cert_issuer_subject,
+            issuer_public_key: info.cert_issuer_public_key,
+        }
+    }
+}
+
+impl From<&TlsInfo> for wire::NodeTlsInfo {
+    fn from(info: &TlsInfo) -> Self {
+        Self {
+            trust_root: info.trust_root.clone(),
+            cert_issuer_subject: info.issuer_subject.clone(),
+            cert_issuer_public_key: info.issuer_public_key.clone(),
         }
     }
 }

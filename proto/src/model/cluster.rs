@@ -84,11 +84,13 @@ impl Default for DispatcherConfig {
 pub struct CaConfig {
     /// Life of a node's certificate.
     pub node_cert_expiry: Duration,
+    /// A counter; raised, the root changes to a new one.
+    pub force_rotate: u64,
 }
 
 impl Default for CaConfig {
     fn default() -> Self {
-        Self { node_cert_expiry: Duration::from_secs(90 * 24 * 3600) }
+        Self { node_cert_expiry: Duration::from_secs(90 * 24 * 3600), force_rotate: 0 }
     }
 }
 
@@ -101,6 +103,21 @@ pub struct RootCa {
     /// SHA-256 of the certificate as join tokens carry it.
     pub cert_digest: String,
     pub join_tokens: JoinTokens,
+    /// While the root is being replaced.
+    pub rotation: Option<RootRotation>,
+    /// The counter of the settings when it was acted upon last.
+    pub last_forced_rotation: u64,
+}
+
+/// The root that takes the place of the one so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootRotation {
+    /// PEM.
+    pub cert: Vec<u8>,
+    /// PEM. Known to managers only.
+    pub key: Sensitive<Vec<u8>>,
+    /// PEM: the next root, signed by the one so far.
+    pub cross_signed: Vec<u8>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -21,6 +21,7 @@ mod task;
 
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, JoinTokens, OrchestrationConfig, RaftConfig, RootCa,
+    RootRotation,
 };
 pub use health::{Health, HealthState, Probe};
 pub use hosts::{Family, Hosts, Usage, number};
@@ -34,7 +35,7 @@ pub use network::{
 pub use node::{
     Availability, Certificate, ENCRYPTION_LABEL, EngineDescription, IssuanceState, ManagerStatus, Membership,
     Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, ROUTES_LABEL, Reachability, Role,
-    VTEP_LABEL,
+    TlsInfo, VTEP_LABEL,
 };
 pub use secret::Sensitive;
 pub use service::{

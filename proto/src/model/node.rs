@@ -95,6 +95,19 @@ pub struct NodeDescription {
     pub nano_cpus: u64,
     pub memory_bytes: u64,
     pub engine: EngineDescription,
+    /// None from a node that does not tell.
+    pub tls: Option<TlsInfo>,
+}
+
+/// What a node trusts, and who has issued its certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// PEM.
+    pub trust_root: Vec<u8>,
+    /// DER.
+    pub issuer_subject: Vec<u8>,
+    /// DER, with the kind of key (RFC 5280, section 4.1).
+    pub issuer_public_key: Vec<u8>,
 }
 
 /// Names as Go has them: `x86_64` is written `amd64` by images; comparing them is the scheduler's.

@@ -27,14 +27,14 @@ prop_compose! {
         raft in raft(),
         (heartbeat_period, node_cert_expiry) in (duration(), duration()),
         default_log_driver in option::of(driver()),
-        auto_lock_managers: bool,
+        (auto_lock_managers, force_rotate) in any::<(bool, u64)>(),
     ) -> ClusterSpec {
         ClusterSpec {
             annotations,
             orchestration: OrchestrationConfig { task_history_retention_limit },
             raft,
             dispatcher: DispatcherConfig { heartbeat_period },
-            ca: CaConfig { node_cert_expiry },
+            ca: CaConfig { node_cert_expiry, force_rotate },
             default_log_driver,
             auto_lock_managers,
         }
@@ -66,8 +66,15 @@ prop_compose! {
         cert_digest in text(),
         worker in text(),
         manager in text(),
+        rotation in option::of((few(any::<u8>()), few(any::<u8>()), few(any::<u8>()))),
+        last_forced_rotation: u64,
     ) -> RootCa {
         let join_tokens = JoinTokens { worker: Sensitive::new(worker), manager: Sensitive::new(manager) };
-        RootCa { key: Sensitive::new(key), cert, cert_digest, join_tokens }
+        let rotation = rotation.map(|(cert, key, cross_signed)| RootRotation {
+            cert,
+            key: Sensitive::new(key),
+            cross_signed,
+        });
+        RootCa { key: Sensitive::new(key), cert, cert_digest, join_tokens, rotation, last_forced_rotation }
     }
 }

@@ -40,9 +40,15 @@ prop_compose! {
         version in text(),
         labels in map(text()),
         plugins in few((text(), text())),
+        tls in option::of((few(any::<u8>()), few(any::<u8>()), few(any::<u8>()))),
     ) -> NodeDescription {
         let engine = EngineDescription { version, labels, plugins };
-        NodeDescription { hostname, platform, nano_cpus, memory_bytes, engine }
+        let tls = tls.map(|(trust_root, issuer_subject, issuer_public_key)| TlsInfo {
+            trust_root,
+            issuer_subject,
+            issuer_public_key,
+        });
+        NodeDescription { hostname, platform, nano_cpus, memory_bytes, engine, tls }
     }
 }
 

@@ -17,6 +17,7 @@ mod whereabouts;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::model::TlsInfo;
 use proto::wire::SessionMessage;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +52,7 @@ pub(crate) struct Parts {
     pub networks: Networks,
     pub drains: Drains,
     pub logs: LogPublisher,
+    pub tls: watch::Receiver<TlsInfo>,
     pub database: Database,
 }
 

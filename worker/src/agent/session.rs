@@ -9,11 +9,12 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use proto::model::Node;
+use proto::model::{Node, TlsInfo};
 use proto::network::directory_client::DirectoryClient;
 use proto::network::{KeysReport, ReportKeysRequest};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{AssignmentsRequest, HeartbeatRequest, SessionMessage, SessionRequest};
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
@@ -57,6 +58,8 @@ pub enum Error {
     Assignments(#[from] assignments::Error),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    #[error("this node has another certificate to tell of")]
+    Renewed,
     #[error("this node is stopping")]
     Stopped,
 }
@@ -75,6 +78,8 @@ impl Error {
 pub(super) struct Session<'a> {
     parts: &'a Parts,
     addr: String,
+    /// What was told of this node's certificate.
+    tls: watch::Receiver<TlsInfo>,
     /// Where this node's tunnels end as long as it lasts.
     local: IpAddr,
     id: String,
@@ -96,7 +101,9 @@ impl<'a> Session<'a> {
         let dispatcher = DispatcherClient::new(channel.clone());
         let mut dispatcher = dispatcher.max_decoding_message_size(MESSAGE_BYTES);
         let description = parts.facts.description.clone();
-        let description = with_routes(description, &parts.networks.routes().await);
+        let mut description = with_routes(description, &parts.networks.routes().await);
+        let mut tls = parts.tls.clone();
+        description.tls = Some(tls.borrow_and_update().clone());
         let description = Some((&description).into());
         let request = SessionRequest { description, session_id: String::new() };
         let stream = dispatcher.session(request).await;
@@ -112,12 +119,12 @@ impl<'a> Session<'a> {
         let local = parts.finder.find(addr).await?;
         parts.begin_networks(local, &first).await;
         let (addr, id) = (addr.to_owned(), first.session_id.clone());
-        Ok((Self { parts, addr, local, id, stream, dispatcher, channel }, first))
+        Ok((Self { parts, addr, tls, local, id, stream, dispatcher, channel }, first))
     }
 
     /// Serves the session until something fails. `told` gets every session message.
     pub async fn serve(self, told: impl FnMut(SessionMessage)) -> Result<Infallible, Error> {
-        let Self { parts, addr, local, id, mut stream, dispatcher, channel } = self;
+        let Self { parts, addr, mut tls, local, id, mut stream, dispatcher, channel } = self;
         let messages = follow_session(&mut stream, told);
         let heartbeats = beat(dispatcher.clone(), &id);
         let assignments = follow_assignments(parts, dispatcher.clone(), &id);
@@ -129,7 +136,15 @@ impl<'a> Session<'a> {
         let questions = diagnosis::serve(&parts.networks, channel.clone(), &id);
         let logs = parts.logs.serve(channel);
         let stay = parts.finder.stay(&addr, local);
-        let network = async { tokio::try_join!(directory, confirmations, drains, keys, stay, questions) };
+        let renewed = async {
+            if tls.changed().await.is_err() {
+                // Nobody tells any more.
+                std::future::pending::<()>().await;
+            }
+            Err::<Infallible, _>(Error::Renewed)
+        };
+        let network =
+            async { tokio::try_join!(directory, confirmations, drains, keys, stay, questions, renewed) };
         tokio::try_join!(messages, heartbeats, assignments, reports, network, logs).map(|(never, ..)| never)
     }
 }

@@ -48,6 +48,7 @@ impl Node {
             kernel: self.kernel.clone(),
             data_root: self.dir.path().to_owned(),
             data_path_addr: None,
+            tls: tokio::sync::watch::channel(Default::default()).1,
             parallel_starts: 4,
         })
         .unwrap()

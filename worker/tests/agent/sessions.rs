@@ -182,6 +182,7 @@ async fn attempts_become_rarer_up_to_four_seconds() {
         kernel: node.kernel.clone(),
         data_root: node.dir.path().to_owned(),
         data_path_addr: None,
+        tls: tokio::sync::watch::channel(Default::default()).1,
         parallel_starts: 1,
     })
     .unwrap();
