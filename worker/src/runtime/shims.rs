@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::cgroup::Cgroups;
 use super::client::{Client, NAMESPACE, failed, or_absent};
 use super::containerd::Config;
 use super::{Error, supervisor};
@@ -51,6 +52,7 @@ struct Lost {
     runc_root: PathBuf,
     /// Where containerd has what its shims work on, if it is ours.
     bundles: Option<PathBuf>,
+    cgroups: Cgroups,
     /// Containers whose start is under way.
     starting: Mutex<HashSet<String>>,
 }
@@ -63,7 +65,12 @@ pub(super) struct Starting<'a> {
 
 impl Shims {
     /// With settings in which everything is settled. Looks for the first time.
-    pub(super) async fn open(client: Client, socket: PathBuf, config: &Config) -> Result<Self, Error> {
+    pub(super) async fn open(
+        client: Client,
+        socket: PathBuf,
+        config: &Config,
+        cgroups: Cgroups,
+    ) -> Result<Self, Error> {
         let state = config.containerd.is_none().then(|| supervisor::state_directory(&config.exec_root));
         let lost = Arc::new(Lost {
             client,
@@ -71,6 +78,7 @@ impl Shims {
             runc: config.runtime_binary.clone().expect("it was settled at the start"),
             runc_root: config.runc_root().join(NAMESPACE),
             bundles: state.map(|state| state.join("io.containerd.runtime.v2.task").join(NAMESPACE)),
+            cgroups,
             starting: Mutex::default(),
         });
         lost.end_all().await?;
@@ -166,6 +174,9 @@ impl Lost {
                 tracing::error!(container = id, %error, "what the shim ran cannot be removed");
             }
             Err(error) => tracing::error!(container = id, %error, "runc cannot be executed"),
+        }
+        if let Err(error) = self.cgroups.remove(id).await {
+            tracing::error!(container = id, error = error.report(), "the control group cannot be removed");
         }
         if let Some(bundles) = &self.bundles {
             let bundle = bundles.join(id);

@@ -1,5 +1,6 @@
 //! From creation to removal.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use worker::logs::LogSource;
@@ -45,6 +46,19 @@ async fn a_container_runs_ends_and_leaves_nothing() {
     assert!(!node.config.data_root.join("containers/life").exists());
     runtime.shutdown().await;
     assert_eq!(node.place.processes(), Vec::<u32>::new());
+}
+
+/// As it is left where the OCI runtime was killed when it had made the group and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_group_without_a_task_goes_with_its_container() {
+    let node = Node::start().await;
+    let runtime = node.runtime();
+    runtime.create(&node.script("early", "true")).await.unwrap();
+    let group = Path::new("/sys/fs/cgroup/pids").join(node.config.cgroup_parent.trim_start_matches('/'));
+    std::fs::create_dir_all(group.join("early")).unwrap();
+    runtime.remove("early").await.unwrap();
+    assert!(!group.join("early").exists());
+    runtime.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

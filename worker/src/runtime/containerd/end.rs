@@ -87,7 +87,7 @@ impl Containerd {
     pub(super) fn exit(&self, id: &str, code: u32, at: Option<prost_types::Timestamp>) -> Exit {
         let at = at.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or_else(SystemTime::now);
         // An ordinary end is none of the kernel's doing, even if it has killed a child before.
-        let oom = code != 0 && self.cgroups.oom_killed(&self.config.cgroup(id));
+        let oom = code != 0 && self.cgroups.oom_killed(id);
         Exit { code, oom, at }
     }
 
@@ -165,6 +165,7 @@ impl Containerd {
         let (container, snapshot) = tokio::join!(container, snapshot);
         container.map_err(failed("remove the container"))?;
         snapshot.map_err(failed("remove the container's file system"))?;
+        self.cgroups.remove(id).await?;
         failpoint::reached("container: remove files");
         let directory = self.config.container_dir(id);
         volumes::remove_anonymous(&directory)?;

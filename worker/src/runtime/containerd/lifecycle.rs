@@ -88,7 +88,7 @@ impl Containerd {
             volumes: self.volumes(&image.snapshot, volumes).await?,
             generated: files::generate(&directory, config)?,
             init,
-            cgroup: self.config.cgroup(&config.id),
+            cgroup: self.cgroups.group(&config.id),
             node: self.cgroups.node(),
         })
     }

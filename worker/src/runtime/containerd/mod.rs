@@ -101,10 +101,6 @@ impl Config {
     pub(super) fn runc_root(&self) -> PathBuf {
         self.exec_root.join("runc")
     }
-
-    fn cgroup(&self, id: &str) -> String {
-        format!("{}/{id}", self.cgroup_parent.trim_end_matches('/'))
-    }
 }
 
 pub struct Containerd {
@@ -156,8 +152,8 @@ impl Containerd {
         let rootfs = RootFs::new(client.clone(), snapshotter.clone(), &scratch)?;
         let (insecure, certs) = (&config.insecure_registries, config.certs_dir.clone());
         let images = Images::open(client.clone(), snapshotter.clone(), insecure, certs, scratch).await?;
-        let shims = Shims::open(client.clone(), socket, &config).await?;
-        let cgroups = Cgroups::detect();
+        let cgroups = Cgroups::detect(&config.cgroup_parent);
+        let shims = Shims::open(client.clone(), socket, &config, cgroups.clone()).await?;
         Ok(Self {
             config,
             client,
