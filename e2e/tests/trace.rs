@@ -170,6 +170,18 @@ fn what_was_altered_on_a_node_is_named() {
     let rule = "nft -a list chain inet swarmd ip_output | sed -n \"s/.*fault.*handle //p\"";
     bench.in_task(1, &bench.client, &format!("nft delete rule inet swarmd ip_output handle $({rule})"));
 
+    let backend = "inet swarmd ip_backends | grep -o \"[0-9.]* \\. [0-9x]* : [0-9.]*\" | grep";
+    let backend = bench.in_task(1, &bench.client, &format!("nft list map {backend} \" {web}$\""));
+    let key = backend.split(" : ").next().unwrap();
+    let becomes = |address: &str| {
+        let map = "element inet swarmd ip_backends";
+        let change = format!("delete {map} {{ {key} }}; add {map} {{ {key} : {address} }}");
+        bench.in_task(1, &bench.client, &format!("nft \"{change}\""));
+    };
+    becomes("10.0.9.250");
+    bench.names("web:80", "service", &["client.1 on h1 lacks", &web.to_string(), "web.1"]);
+    becomes(&web.to_string());
+
     let port = bench.on_network(2, "ip -o link show type veth | sed \"s/^[0-9]*: //; s/@.*//\"");
     bench.on_network(2, &format!("ip link set {port} down"));
     bench.names("web:80", "interface", &["the port of web.1 on h2", &port, "is down"]);
@@ -217,4 +229,36 @@ fn what_was_altered_on_a_node_is_named() {
         (peer["IP"].as_str().unwrap(), peer["Tasks"].as_array().unwrap().len()),
         (&*vtep.to_string(), 1)
     );
+}
+
+#[test]
+fn any_manager_answers_for_either_address_family() {
+    let lab = Lab::swarm("any manager answers", 3, 0);
+    let [h1, h2, h3] = [1, 2, 3].map(|number| lab.host(number));
+    lab.damage();
+    h1.ctl(&["network", "create", "--driver", "overlay", "--ipv6", "net"]).ok();
+    for (name, host) in [("client", "h1"), ("web", "h3")] {
+        let place = format!("node.hostname=={host}");
+        let create = ["service", "create", "--detach", "--network", "net", "--name", name];
+        h1.ctl(&[&create[..], &["--constraint", &place, &lab.web()]].concat()).ok();
+    }
+    let [client, web] = ["client", "web"].map(|name| h1.wait_running(name, 1).remove(0));
+    let address = h1.inspect("task", &web.id)["NetworksAttachments"][0]["Addresses"][1].clone();
+    let address = address.as_str().unwrap().split('/').next().unwrap().to_owned();
+    // h2 has neither task.
+    for destination in ["web:80".to_owned(), web.name.clone(), format!("[{address}]:80")] {
+        wait(&format!("the trace to {destination} to find nothing wrong"), PATIENCE, || {
+            let output = h2.ctl(&["network", "trace", &client.name, &destination]);
+            if output.succeeded() { Ok(()) } else { Err(output) }
+        });
+    }
+
+    let namespaces = h1.namespaces().into_iter();
+    let mut networks =
+        namespaces.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("n-"));
+    let network = networks.next().unwrap();
+    h1.sh(&format!("nsenter --net={} ip neigh del {address} dev vx0", network.display())).ok();
+    let to = format!("[{address}]:80");
+    assert_names(h3, "client", &to, "neighbour", &["h1 has no neighbour", &address, "web.1 on h3"]);
+    assert_names(h2, "client", &to, "neighbour", &["h1 has no neighbour", &address, "web.1 on h3"]);
 }

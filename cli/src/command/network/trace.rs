@@ -42,11 +42,11 @@ fn verdict(step: &TraceStep) -> String {
     if remedy.is_empty() {
         format!("{name}: {fault}")
     } else {
-        format!("{name}: {fault}. What to do: {remedy}")
+        format!("{name}: {fault}\nWhat to do: {remedy}")
     }
 }
 
-/// A line a step and node, aligned; what is wrong comes after them.
+/// A line a step and node, aligned. What is wrong with the first that is, the error says.
 fn lines(traced: &TraceResponse) -> Vec<String> {
     let nodes = traced.steps.iter().flat_map(|step| &step.seen).map(|seen| seen.node.chars().count());
     let node_width = nodes.max().unwrap_or_default();
@@ -64,14 +64,7 @@ fn lines(traced: &TraceResponse) -> Vec<String> {
         }
     }
     lines.push(String::new());
-    match wrong(traced) {
-        None => lines.push("All is well.".into()),
-        Some(step) => {
-            lines.push(format!("First wrong step: {}", step.name));
-            lines.push(format!("  {}", step.fault));
-            lines.extend(Some(format!("  {}", step.remedy)).filter(|_| !step.remedy.is_empty()));
-        }
-    }
+    lines.extend(wrong(traced).is_none().then(|| "All is well.".to_owned()));
     lines
 }
 
@@ -115,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_aligned_and_the_first_wrong_one_comes_last() {
+    fn steps_are_aligned_and_the_first_wrong_one_is_told() {
         let steps = vec![
             step("source", State::Ok, &[("", "a.1 on h1")], ""),
             step("neighbour", State::Wrong, &[("h1", "x"), ("host2", "y")], "Nobody knows it"),
@@ -132,12 +125,9 @@ mod tests {
             "probe      ?             nothing was sent",
             "port       WRONG         z",
             "",
-            "First wrong step: neighbour",
-            "  Nobody knows it",
-            "  Mend it",
         ];
         assert_eq!(lines(&traced), expected);
-        assert_eq!(verdict(wrong(&traced).unwrap()), "neighbour: Nobody knows it. What to do: Mend it");
+        assert_eq!(verdict(wrong(&traced).unwrap()), "neighbour: Nobody knows it\nWhat to do: Mend it");
         assert_eq!(object(&traced)["Wrong"], "neighbour");
     }
 }
