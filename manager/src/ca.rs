@@ -6,7 +6,7 @@
 //! Invariant: a certificate says what the store says. A role is never taken from a request: it is the token's for
 //! a new node, and the store's for one that is known.
 
-mod issue;
+pub(crate) mod issue;
 pub mod rotation;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The objects with which a swarm begins: the cluster and its first node.
 
+use std::sync::Arc;
+
 use identity::{JoinToken, RootCa, UnlockKey};
 use ipnet::{IpNet, Ipv4Net};
 use proto::model::{
@@ -7,9 +9,10 @@ use proto::model::{
     Membership, Node, NodeId, NodeSpec, NodeState, NodeStatus, Reachability, Role, RootCa as RootCaState,
     Sensitive,
 };
-use raft_store::{Object, RaftId};
+use raft_store::{Object, RaftId, Tables, Transaction};
 
 use crate::api::validate_subnet;
+use crate::ca::issue;
 use crate::error::Error;
 
 /// What a cluster is called unless it is named.
@@ -125,6 +128,34 @@ pub fn create(init: Init<'_>) -> Result<Vec<Object>, Error> {
         vxlan_port: init.network.vxlan_port,
     };
     Ok(vec![cluster.into(), first_node(init.node).into()])
+}
+
+/// Leaves `survivor` as the only manager. The others are lost; one that comes back is told that it is a worker.
+pub fn without_other_managers(tx: &mut Transaction, survivor: &NodeId) {
+    let is_lost = |node: &&Arc<Node>| {
+        let manages = node.spec.desired_role == Role::Manager || node.role == Role::Manager;
+        node.id != *survivor && manages
+    };
+    let lost: Vec<Node> = tx.nodes().filter(is_lost).map(|node| Node::clone(node)).collect();
+    for mut node in lost {
+        (node.spec.desired_role, node.role, node.manager) = (Role::Worker, Role::Worker, None);
+        tx.update(node);
+    }
+}
+
+/// Makes `first`, which is new, the only manager of a swarm that was restored.
+pub fn take_over(tx: &mut Transaction, first: FirstNode) {
+    without_other_managers(tx, &first.id);
+    tx.create(first_node(first));
+}
+
+/// With which the swarm of `view` signs certificates.
+///
+/// # Errors
+/// There is no swarm, or its key cannot be used.
+pub fn root_ca(view: &Tables) -> Result<RootCa, Error> {
+    let missing = || Error::Precondition("there is no swarm".into());
+    issue::root_ca(view.cluster().ok_or_else(missing)?)
 }
 
 fn first_node(first: FirstNode) -> Node {

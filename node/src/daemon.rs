@@ -25,6 +25,7 @@ use crate::gate::{Gate, Serving};
 use crate::info::Machine;
 use crate::local_api::LocalApi;
 use crate::membership::Actor;
+use crate::snapshot::Desk;
 use crate::swarm::Context;
 
 /// Clients on this machine: root, and whoever is in the socket's group.
@@ -53,6 +54,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let certificates = CertificateDir::new(&settings.data_root);
     let context =
         Context { settings: settings.clone(), certificates, runtime: runtime.clone(), netdriver, serving };
+    let snapshots = Desk::new(context.scratch_dir());
     let (mut actor, membership) = Actor::new(Arc::new(context));
     // Whoever connects meanwhile waits: no answer tells of a node that is half there.
     let _ = terminated.run_until_cancelled(actor.resume()).await;
@@ -60,7 +62,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(actor.run(stop.clone()));
-    let api = LocalApi::new(membership, runtime, machine);
+    let api = LocalApi::new(membership, runtime, machine, snapshots);
     tasks.spawn(serve(socket, api, manager, stop.clone()));
     tracing::info!(socket = %settings.socket.display(), "ready");
 

@@ -12,6 +12,13 @@ pub enum Error {
     AlreadyAMember,
     #[error("this node is not part of a swarm")]
     NotAMember,
+    #[error("this node is not a manager")]
+    NoManager,
+    #[error(
+        "this manager hears a leader, so the managers are not lost: use \"swarmctl node demote\" and \"swarmctl node rm\" \
+         for those that are"
+    )]
+    HasLeader,
     #[error(
         "this node was removed from its swarm and has stopped its tasks: use \"swarmctl swarm leave\", then join again"
     )]
@@ -59,6 +66,8 @@ pub enum Error {
     Tls(#[from] identity::tls::Error),
     #[error(transparent)]
     Store(#[from] raft_store::Error),
+    #[error(transparent)]
+    Snapshot(#[from] raft_store::backup::Error),
     #[error("cannot listen on {addr}")]
     Listen { addr: std::net::SocketAddr, source: std::io::Error },
     #[error("cannot become a member of the managers: {reason}")]
@@ -99,14 +108,19 @@ impl From<Error> for Status {
         let code = match &error {
             Error::AlreadyAMember
             | Error::NotAMember
+            | Error::NoManager
+            | Error::HasLeader
             | Error::ManagerLeaves
             | Error::Removed
             | Error::Locked
             | Error::NotLocked => Code::FailedPrecondition,
-            Error::UnlockKey(_) | Error::WrongUnlockKey => Code::InvalidArgument,
-            Error::Addr(_) | Error::Invalid { .. } | Error::Settings(_) | Error::Token(_) => {
-                Code::InvalidArgument
-            }
+            Error::UnlockKey(_)
+            | Error::WrongUnlockKey
+            | Error::Snapshot(_)
+            | Error::Addr(_)
+            | Error::Invalid { .. }
+            | Error::Settings(_)
+            | Error::Token(_) => Code::InvalidArgument,
             Error::Stopping
             | Error::Bootstrap(_)
             | Error::Join { .. }

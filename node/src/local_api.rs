@@ -11,8 +11,9 @@ use identity::UnlockKey;
 use proto::local::node_server::Node;
 use proto::local::{
     AuditNetworkRequest, AuditNetworkResponse, Image, InfoRequest, InfoResponse, InitRequest, InitResponse,
-    JoinRequest, JoinResponse, LeaveRequest, LeaveResponse, ListImagesRequest, ListImagesResponse,
-    LoadImageRequest, LoadImageResponse, UnlockRequest, UnlockResponse,
+    InspectSnapshotRequest, InspectSnapshotResponse, JoinRequest, JoinResponse, LeaveRequest, LeaveResponse,
+    ListImagesRequest, ListImagesResponse, LoadImageRequest, LoadImageResponse, RestoreSnapshotRequest,
+    RestoreSnapshotResponse, SaveSnapshotRequest, UnlockRequest, UnlockResponse,
 };
 use proto::wire::NodeRole;
 use tokio_util::io::StreamReader;
@@ -22,22 +23,48 @@ use worker::runtime::Runtime;
 use crate::error::{Error, chain};
 use crate::info;
 use crate::membership::Membership;
+use crate::snapshot::{self, Desk, Part};
+use crate::swarm::Restoration;
 
 #[derive(Clone)]
 pub struct LocalApi {
     membership: Membership,
     runtime: Arc<dyn Runtime>,
     machine: Arc<info::Machine>,
+    snapshots: Desk,
 }
 
 impl LocalApi {
-    pub const fn new(membership: Membership, runtime: Arc<dyn Runtime>, machine: Arc<info::Machine>) -> Self {
-        Self { membership, runtime, machine }
+    pub const fn new(
+        membership: Membership,
+        runtime: Arc<dyn Runtime>,
+        machine: Arc<info::Machine>,
+        snapshots: Desk,
+    ) -> Self {
+        Self { membership, runtime, machine, snapshots }
     }
+}
+
+impl Part for InspectSnapshotRequest {
+    fn into_data(self) -> Vec<u8> {
+        self.data
+    }
+}
+
+impl Part for RestoreSnapshotRequest {
+    fn into_data(self) -> Vec<u8> {
+        self.data
+    }
+}
+
+fn nothing_sent() -> Status {
+    Status::invalid_argument("nothing was sent")
 }
 
 #[tonic::async_trait]
 impl Node for LocalApi {
+    type SaveSnapshotStream = snapshot::Parts;
+
     async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitResponse>, Status> {
         let node_id = self.membership.init(request.into_inner()).await?;
         Ok(Response::new(InitResponse { node_id: node_id.into() }))
@@ -80,6 +107,36 @@ impl Node for LocalApi {
         let archive = StreamReader::new(Box::pin(parts));
         let names = self.runtime.load_image(Box::new(archive)).await.map_err(refused)?;
         Ok(Response::new(LoadImageResponse { names }))
+    }
+
+    async fn save_snapshot(
+        &self,
+        request: Request<SaveSnapshotRequest>,
+    ) -> Result<Response<snapshot::Parts>, Status> {
+        let store = self.membership.store()?;
+        Ok(Response::new(self.snapshots.save(store, request.into_inner().passphrase).await))
+    }
+
+    async fn inspect_snapshot(
+        &self,
+        request: Request<Streaming<InspectSnapshotRequest>>,
+    ) -> Result<Response<InspectSnapshotResponse>, Status> {
+        let mut rest = request.into_inner();
+        let first = rest.message().await?.ok_or_else(nothing_sent)?;
+        let backup = self.snapshots.read(first.passphrase, first.data, rest).await?;
+        Ok(Response::new(snapshot::describe(&backup)))
+    }
+
+    async fn restore_snapshot(
+        &self,
+        request: Request<Streaming<RestoreSnapshotRequest>>,
+    ) -> Result<Response<RestoreSnapshotResponse>, Status> {
+        let mut rest = request.into_inner();
+        let first = rest.message().await?.ok_or_else(nothing_sent)?;
+        let how = Restoration::read(&first)?;
+        let backup = self.snapshots.read(first.passphrase, first.data, rest).await?;
+        let node_id = self.membership.restore(how, backup).await?;
+        Ok(Response::new(RestoreSnapshotResponse { node_id: node_id.into() }))
     }
 
     async fn list_images(

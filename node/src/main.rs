@@ -14,6 +14,7 @@ mod manager_side;
 mod membership;
 mod record;
 mod sealing;
+mod snapshot;
 mod swarm;
 
 use std::process::ExitCode;

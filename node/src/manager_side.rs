@@ -70,11 +70,15 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Opens the replica on this node, or makes an empty one.
 pub async fn open_store(place: &Place<'_>) -> Result<Store, Error> {
+    Ok(Store::open(store_options(place)).await?)
+}
+
+pub fn store_options(place: &Place<'_>) -> raft_store::Options {
     let (dir, dial) = (place.data_root.join("raft"), Arc::new(Peers(place.dialer.clone())));
     let addr = place.advertise.to_string();
     let mut options = raft_store::Options::new(dir, place.node_id.clone(), addr, dial);
     options.seal = sealing::seal(place.certificates.unlock_key().0);
-    Ok(Store::open(options).await?)
+    options
 }
 
 impl ManagerSide {

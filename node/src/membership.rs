@@ -13,13 +13,15 @@ use identity::UnlockKey;
 use proto::local::info_response::State;
 use proto::local::{InitRequest, JoinRequest};
 use proto::model::{ClusterId, NodeId, Role};
+use raft_store::Store;
+use raft_store::backup::Backup;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use worker::network::Networks;
 
 use crate::error::{Error, chain};
 use crate::gate::Serving;
-use crate::swarm::{Context, Outcome, Swarm};
+use crate::swarm::{Context, Outcome, Restoration, Swarm};
 
 /// Requests that wait for the one before them.
 const QUEUE: usize = 16;
@@ -50,6 +52,7 @@ enum Command {
     Init(Box<InitRequest>, Reply<NodeId>),
     Join(Box<JoinRequest>, Reply<(NodeId, Role)>),
     Unlock(UnlockKey, Reply<()>),
+    Restore(Box<(Restoration, Backup)>, Reply<NodeId>),
     Leave { force: bool, reply: Reply<()> },
 }
 
@@ -71,6 +74,8 @@ pub enum StatusSource {
     Broken(Box<Status>),
     Active {
         read: Box<dyn Fn() -> Status + Send + Sync>,
+        /// The replica of a manager.
+        store: Box<dyn Fn() -> Option<Store> + Send + Sync>,
         networks: Networks,
     },
 }
@@ -94,6 +99,11 @@ impl Membership {
         self.ask(|reply| Command::Unlock(key, reply)).await
     }
 
+    /// Makes a swarm of what the backup holds.
+    pub async fn restore(&self, how: Restoration, backup: Backup) -> Result<NodeId, Error> {
+        self.ask(|reply| Command::Restore(Box::new((how, backup)), reply)).await
+    }
+
     pub async fn leave(&self, force: bool) -> Result<(), Error> {
         self.ask(|reply| Command::Leave { force, reply }).await
     }
@@ -104,6 +114,14 @@ impl Membership {
             StatusSource::Pending => Status { state: State::Pending, ..Status::default() },
             StatusSource::Broken(status) => Status::clone(status),
             StatusSource::Active { read, .. } => read(),
+        }
+    }
+
+    /// The replica of the manager on this node.
+    pub fn store(&self) -> Result<Store, Error> {
+        match self.status.borrow().as_ref() {
+            StatusSource::Active { store, .. } => store().ok_or(Error::NoManager),
+            _ => Err(Error::NotAMember),
         }
     }
 
@@ -230,11 +248,18 @@ impl Actor {
             Command::Init(request, reply) => drop(reply.send(self.init(*request).await)),
             Command::Join(request, reply) => drop(reply.send(self.join(*request).await)),
             Command::Unlock(key, reply) => drop(reply.send(self.unlock(&key).await)),
+            Command::Restore(what, reply) => drop(reply.send(self.restore(*what).await)),
             Command::Leave { force, reply } => drop(reply.send(self.leave(force).await)),
         }
     }
 
     async fn init(&mut self, request: InitRequest) -> Result<NodeId, Error> {
+        if request.force_new_cluster {
+            let swarm = self.swarm.as_mut().ok_or(Error::NotAMember)?;
+            let refounded = swarm.refound(&request).await;
+            self.publish();
+            return refounded;
+        }
         self.must_be_free()?;
         let started = Swarm::init(&self.context, request).await;
         self.settle(started).map(|swarm| swarm.node_id())
@@ -248,6 +273,12 @@ impl Actor {
             None => Ok((swarm.node_id(), swarm.role())),
             Some(reason) => Err(Error::NotYetManager { reason }),
         }
+    }
+
+    async fn restore(&mut self, (how, backup): (Restoration, Backup)) -> Result<NodeId, Error> {
+        self.must_be_free()?;
+        let started = Swarm::restore(&self.context, how, backup).await;
+        self.settle(started).map(|swarm| swarm.node_id())
     }
 
     async fn leave(&mut self, force: bool) -> Result<(), Error> {

@@ -8,6 +8,7 @@
 
 mod begin;
 mod follow;
+mod refound;
 mod retry;
 
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +42,7 @@ use crate::record::{self, Record};
 use retry::Retry;
 
 pub use follow::Outcome;
+pub use refound::Restoration;
 
 /// How long a start waits for the others, so that what is asked right after it is answered from what the swarm knows.
 const CURRENT: Duration = Duration::from_secs(5);
@@ -57,6 +59,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// Where a snapshot is made and read.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.settings.data_root.join("snapshot")
+    }
+
     fn raft_dir(&self) -> PathBuf {
         self.settings.data_root.join("raft")
     }
@@ -211,7 +218,9 @@ impl Swarm {
                 warnings: whereabouts.borrow().problems().cloned().chain(networks.corruption()).collect(),
             }
         });
-        StatusSource::Active { read, networks: self.worker.networks() }
+        let published = self.published.subscribe();
+        let store = Box::new(move || published.borrow().store.clone());
+        StatusSource::Active { read, store, networks: self.worker.networks() }
     }
 
     /// Ends this node's part and leaves its tasks running, for the next start.

@@ -183,6 +183,17 @@ impl DataKey {
         Ok(())
     }
 
+    /// One that is on no disk.
+    pub(crate) fn of(bytes: &[u8; KEY_BYTES]) -> Self {
+        let key = Key { bytes: Zeroizing::new(*bytes), epoch: 0 };
+        Self(Arc::new(Shared {
+            path: PathBuf::new(),
+            ring: RwLock::new(Arc::new(Ring(vec![key]))),
+            envelopes: Mutex::new(vec![None]),
+            replaced: Mutex::default(),
+        }))
+    }
+
     /// Nonce and ciphertext.
     pub(crate) fn seal(&self, purpose: &[u8], plaintext: &[u8]) -> Vec<u8> {
         self.ring().seal(purpose, plaintext)

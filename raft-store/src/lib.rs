@@ -7,6 +7,7 @@
 //!
 //! Invariant: what an update returned survives any minority of managers dying at any instant.
 
+pub mod backup;
 mod change_set;
 mod codec;
 mod disk;
@@ -21,6 +22,7 @@ pub mod membership;
 mod memory;
 mod object;
 mod options;
+mod refound;
 mod rekey;
 mod replica;
 mod replicated;
@@ -54,6 +56,7 @@ pub use update::Error as UpdateError;
 pub use violation::{AddressOwner, Violation};
 pub use watch::{Change, Commit, Lagged, View, Watch};
 
+use crate::backup::Backup;
 use crate::change_set::Proposal;
 use crate::membership::Membership;
 use crate::memory::Memory;
@@ -115,6 +118,30 @@ impl Store {
             Ok::<_, std::convert::Infallible>(())
         };
         self.update(create).await.map_err(|error| Error::Raft(error.to_string()))
+    }
+
+    /// Makes a group of this member alone in place of one whose others are lost, with all that this one has. Nobody has the
+    /// directory open. `change` is made at once with it; it gets the member's new id.
+    ///
+    /// # Errors
+    /// What is on disk cannot be read, or there is nothing. The old group is as it was.
+    pub async fn refound(
+        options: &Options,
+        change: impl FnOnce(&mut Transaction, RaftId) + Send,
+    ) -> Result<(), Error> {
+        refound::begin(options, refound::survivor(options).await?, change)
+    }
+
+    /// Makes a group of this member alone from a backup, in place of what is in the directory.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn restore(
+        options: &Options,
+        backup: Backup,
+        change: impl FnOnce(&mut Transaction, RaftId),
+    ) -> Result<(), Error> {
+        refound::begin(options, backup.origin, change)
     }
 
     /// Hands the leadership over if this manager leads, and ends. What waits for an update gets `Stopped`.
@@ -233,6 +260,14 @@ impl Store {
         change: impl FnMut(&mut Transaction) -> Result<T, E> + Send,
     ) -> Result<T, UpdateError<E>> {
         update::update(self, Some(term), change).await
+    }
+
+    /// That this member is in.
+    pub(crate) fn term(&self) -> Term {
+        match &self.0.backend {
+            Backend::Memory(memory) => memory.leadership.borrow().leading.unwrap_or_default(),
+            Backend::Replicated(replicated) => Term(replicated.metrics().current_term),
+        }
     }
 
     pub(crate) fn now(&self) -> SystemTime {

@@ -21,6 +21,7 @@ use crate::leadership::{self, LeaderHeard, Leadership, Observer};
 use crate::log::{self, Log};
 use crate::membership::{self, Member};
 use crate::options::{Options, Timing};
+use crate::refound;
 use crate::rekey::Rekey;
 use crate::replica::Replica;
 use crate::snapshot::{self, Snapshots};
@@ -85,6 +86,7 @@ enum Attempt {
 impl Replicated {
     pub(crate) async fn open(options: &Options, feed: Arc<Feed>) -> Result<Self, Error> {
         let dir = &options.dir;
+        refound::clear_up(dir)?;
         disk::create_dir(dir)?;
         let key = DataKey::load(&dir.join("data-key"), options.seal.clone())?;
         let snapshots = Snapshots::new(dir, key.clone())?;

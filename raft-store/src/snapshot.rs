@@ -102,7 +102,7 @@ impl Snapshots {
 
     /// Makes `file` the one that counts, and removes the others.
     pub(crate) fn keep(&self, meta: &SnapshotMeta, file: SnapshotFile) -> Result<SnapshotFile, Error> {
-        let path = self.dir.join(format!("snapshot-{:020}", meta.last_log_id.map_or(0, |last| last.index)));
+        let path = self.dir.join(file_name(meta));
         let file = file.rename(&path)?;
         for other in self.list()?.iter().filter(|other| **other != path) {
             std::fs::remove_file(other).map_err(at(other))?;
@@ -122,4 +122,8 @@ impl Snapshots {
         paths.sort();
         Ok(paths)
     }
+}
+
+pub(crate) fn file_name(meta: &SnapshotMeta) -> String {
+    format!("snapshot-{:020}", meta.last_log_id.map_or(0, |last| last.index))
 }

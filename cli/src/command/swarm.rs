@@ -6,6 +6,7 @@ mod join;
 mod join_token;
 mod leave;
 mod settings;
+mod snapshot;
 mod unlock;
 mod unlock_key;
 mod update;
@@ -32,6 +33,9 @@ pub enum Command {
     Unlock(unlock::Unlock),
     /// Show or rotate the key that locked managers need after a restart
     UnlockKey(unlock_key::UnlockKey),
+    /// Save the state of the swarm to a file, or make a swarm of one
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// Change settings of the swarm
     Update(update::Update),
 }
@@ -46,6 +50,7 @@ impl Command {
             Self::Leave(command) => command.run(client).await,
             Self::Unlock(command) => command.run(client).await,
             Self::UnlockKey(command) => command.run(client).await,
+            Self::Snapshot(command) => command.run(client).await,
             Self::Update(command) => command.run(client).await,
         }
     }

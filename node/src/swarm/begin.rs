@@ -225,7 +225,7 @@ async fn learn_unlock_key(
     Ok(())
 }
 
-fn place<'a>(context: &'a Context, record: &Record, credentials: &Credentials) -> Place<'a> {
+pub(super) fn place<'a>(context: &'a Context, record: &Record, credentials: &Credentials) -> Place<'a> {
     Place {
         data_root: &context.settings.data_root,
         certificates: &context.certificates,
@@ -237,7 +237,7 @@ fn place<'a>(context: &'a Context, record: &Record, credentials: &Credentials) -
 }
 
 /// A beginning that failed leaves nothing behind.
-fn undo_on_error(context: &Context, begun: Result<Swarm, Error>) -> Result<Swarm, Error> {
+pub(super) fn undo_on_error(context: &Context, begun: Result<Swarm, Error>) -> Result<Swarm, Error> {
     if begun.is_err()
         && let Err(error) = forget(context)
     {
@@ -246,7 +246,7 @@ fn undo_on_error(context: &Context, begun: Result<Swarm, Error>) -> Result<Swarm
     begun
 }
 
-fn availability(value: i32) -> Result<Availability, Error> {
+pub(super) fn availability(value: i32) -> Result<Availability, Error> {
     let known = node_spec::Availability::try_from(value);
     known
         .map(Into::into)

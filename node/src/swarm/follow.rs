@@ -130,7 +130,7 @@ impl Swarm {
         }
     }
 
-    async fn open(&mut self) {
+    pub(super) async fn open(&mut self) {
         self.context.serving.send_replace(Serving::Starting);
         let managers = self.managers.borrow().clone();
         match begin::open_manager(&self.context, &self.record, &self.credentials, &managers).await {

@@ -35,6 +35,9 @@ pub struct Init {
     /// Whether this node runs tasks
     #[arg(long, value_enum, default_value_t)]
     availability: Availability,
+    /// On a manager that has lost the others for good: go on with all that it has, as the only manager
+    #[arg(long, conflicts_with_all = ["data_path_port", "default_addr_pool", "default_addr_pool_mask_length", "availability"])]
+    force_new_cluster: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -53,8 +56,13 @@ impl Init {
             default_addr_pool_mask_length: self.default_addr_pool_mask_length,
             spec: Some(spec),
             availability: node_spec::Availability::from(self.availability).into(),
+            force_new_cluster: self.force_new_cluster,
         };
         let node_id = client.node().init(request).await.answer()?.node_id;
+        if self.force_new_cluster {
+            println!("Swarm goes on: current node ({node_id}) is now its only manager.");
+            return Ok(());
+        }
         println!("Swarm initialized: current node ({node_id}) is now a manager.\n");
         print_invitation(client).await?;
         if autolock {
