@@ -246,7 +246,7 @@ fn any_manager_answers_for_either_address_family() {
     let address = h1.inspect("task", &web.id)["NetworksAttachments"][0]["Addresses"][1].clone();
     let address = address.as_str().unwrap().split('/').next().unwrap().to_owned();
     // h2 has neither task.
-    for destination in ["web:80".to_owned(), web.name.clone(), format!("[{address}]:80")] {
+    for destination in ["web:80".to_owned(), web.name, format!("[{address}]:80")] {
         wait(&format!("the trace to {destination} to find nothing wrong"), PATIENCE, || {
             let output = h2.ctl(&["network", "trace", &client.name, &destination]);
             if output.succeeded() { Ok(()) } else { Err(output) }
