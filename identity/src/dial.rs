@@ -3,6 +3,8 @@
 //! Decides how a manager is reached and recognised; which one to ask is decided by the caller. Addresses are never
 //! matched against names in a certificate: a manager is recognised by its role and cluster, or by its node id.
 
+pub(crate) mod clock;
+
 use std::error::Error as StdError;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +14,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use proto::model::NodeId;
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig, OtherError};
+use rustls::{AlertDescription, CertificateError, ClientConfig, OtherError};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -55,8 +57,20 @@ pub fn explain(status: &tonic::Status) -> String {
         let source = reason.source().map(|source| format!(": {source}"));
         return format!("{reason}{}", source.unwrap_or_default());
     }
+    if let Some(complaint) = clocks(status) {
+        return complaint;
+    }
     // A status with a cause was made on this side: the innermost says most.
     causes(status).last().map_or_else(|| status.message().to_owned(), ToString::to_string)
+}
+
+/// That a clock is wrong, if that is why a call failed after the handshake: a client believes itself connected before the
+/// server has judged it.
+pub fn clocks(status: &tonic::Status) -> Option<String> {
+    let alert = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+    // HTTP/2 keeps of such an error nothing but its text.
+    let text = alert.to_string();
+    causes(status).any(|cause| cause.to_string().ends_with(&text)).then(|| clock::complaint(&alert)).flatten()
 }
 
 fn causes(status: &tonic::Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
@@ -123,14 +137,15 @@ pub(crate) async fn connect(
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| timeout())?
 }
 
-/// rustls shows the refusals of our own verifier in debug form only.
+/// rustls shows the refusals of our own verifier in debug form only, and times as numbers.
 fn legible(error: io::Error) -> io::Error {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
     match tls {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => {
             io::Error::other(refusal.to_string())
         }
-        _ => error,
+        Some(tls) => clock::complaint(tls).map_or(error, io::Error::other),
+        None => error,
     }
 }
 

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::certificate::NodeCertificate;
+use crate::dial::clock;
 use crate::tls;
 
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,8 @@ pub enum Error {
     NotRoot,
     #[error("the certificate was not issued by this swarm's root or is not valid now")]
     Untrusted(#[source] rustls::Error),
+    #[error("{0}")]
+    Time(String),
 }
 
 /// SHA-256 of the root certificate's PEM.
@@ -111,7 +114,7 @@ impl RootCertificate {
         tls::chain_verifier(self)
             .verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(since_epoch))
             .map(drop)
-            .map_err(Error::Untrusted)
+            .map_err(|error| clock::complaint(&error).map_or(Error::Untrusted(error), Error::Time))
     }
 }
 

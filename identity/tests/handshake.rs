@@ -43,9 +43,10 @@ async fn refused_by_client(credentials: &Credentials, manager: &Manager) -> Stri
 }
 
 /// The call fails. In TLS 1.3 a client believes itself connected before the server has judged it.
-async fn refused_by_server(credentials: &Credentials, manager: &Manager) {
-    call(channel(credentials, manager)).await.unwrap_err();
+async fn refused_by_server(credentials: &Credentials, manager: &Manager) -> String {
+    let status = call(channel(credentials, manager)).await.unwrap_err();
     assert!(manager.service.callers().is_empty());
+    dial::explain(&status)
 }
 
 #[tokio::test]
@@ -72,9 +73,11 @@ async fn a_client_with_a_bad_certificate_is_refused() {
         Credentials::new(forger.identity("m2", Role::Manager), swarm.ca.certificate().clone()).unwrap();
     refused_by_server(&forged, &manager).await;
 
-    refused_by_server(&swarm.credentials(swarm.expired("w1", Role::Worker)), &manager).await;
+    let said = refused_by_server(&swarm.credentials(swarm.expired("w1", Role::Worker)), &manager).await;
+    assert!(said.contains("this node's certificate out of date") && said.contains("clock says 2"), "{said}");
     let future = swarm.ca.issue(&swarm.subject("w1", Role::Worker), HOUR, SystemTime::now() + 3 * HOUR);
-    refused_by_server(&swarm.credentials(future.unwrap()), &manager).await;
+    let said = refused_by_server(&swarm.credentials(future.unwrap()), &manager).await;
+    assert!(said.contains("compare the clocks"), "{said}");
 }
 
 #[tokio::test]
@@ -159,7 +162,7 @@ async fn a_server_that_is_no_manager_of_this_swarm_is_refused() {
     refused_by_client(&me, &worker).await;
     let expired = Manager::start(&swarm, swarm.expired("m1", Role::Manager)).await;
     let said = refused_by_client(&me, &expired).await;
-    assert!(said.contains("expired"), "{said}");
+    assert!(said.contains("has expired at 20") && said.contains("clock says 20"), "{said}");
     let forger = Swarm::new("one");
     let forged = Manager::start(&forger, forger.identity("m1", Role::Manager)).await;
     refused_by_client(&me, &forged).await;

@@ -19,7 +19,8 @@ impl worker::Dial for Peers {
     }
 
     fn reason(&self, status: &tonic::Status) -> Option<String> {
-        identity::dial::reason(status).map(|error| crate::error::chain(error))
+        let reason = identity::dial::reason(status).map(|error| crate::error::chain(error));
+        reason.or_else(|| identity::dial::clocks(status))
     }
 }
 
