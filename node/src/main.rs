@@ -32,11 +32,20 @@ fn main() -> ExitCode {
         }
     };
     logging::start(settings.log_level, settings.log_format);
+    forbid_dumps();
     match daemon::run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Keys are in this process's memory: no core of it is written, and none but root may look into it. Unlike a limit, this
+/// is not passed on to containers.
+fn forbid_dumps() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "cannot keep the kernel from dumping this process");
     }
 }
