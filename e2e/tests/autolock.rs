@@ -151,6 +151,12 @@ fn locked_managers_serve_nothing_until_they_are_unlocked() {
     h3.start();
     assert_eq!(state(h3), "active");
     assert!(e2e::resident_kib(on_h3).is_some(), "the task on h3 was touched");
+    for host in [h1, h2, h3] {
+        let log = host.logged();
+        for secret in [&first, &second, &tls_key].into_iter().chain(&tokens) {
+            assert!(!log.contains(secret.as_str()), "{secret} is in the log of {}", host.name());
+        }
+    }
 }
 
 #[test]
@@ -164,12 +170,62 @@ fn a_swarm_can_begin_locked_and_be_left_without_its_key() {
     assert!(said.contains(&key), "{said}");
     wait_sealed(h1, true);
     h1.create_network("net", "10.0.9.0/24");
+    let task = lab.enter(&h1.create_web(&lab, "web", "net", 1)[0]).pid;
     restart_locked(h1);
     unlock(h1, &key);
     assert_eq!(h1.networks().iter().filter(|network| network.name == "net").count(), 1);
     restart_locked(h1);
+    assert!(e2e::resident_kib(task).is_some(), "the task was touched");
     h1.ctl(&["swarm", "leave", "--force"]).ok();
+    assert!(e2e::resident_kib(task).is_none(), "the task outlives its swarm");
     assert_eq!(state(h1), "inactive");
     h1.ctl(&["swarm", "init", "--advertise-addr", &h1.addr().to_string()]).ok();
     assert!(h1.ctl(&["swarm", "unlock-key", "--rotate"]).refused().contains("autolock is not turned on"));
+}
+
+/// Whichever file was replaced last when the manager died: one of the two keys opens all of them.
+#[test]
+fn a_manager_that_dies_while_it_seals_is_opened_by_one_key() {
+    let lab = Lab::swarm("dies while it seals", 2, 0);
+    let (h1, h2) = (lab.host(1), lab.host(2));
+    let changes: [&[&str]; 3] = [
+        &["swarm", "update", "--autolock"],
+        &["swarm", "unlock-key", "--rotate"],
+        &["swarm", "update", "--autolock=false"],
+    ];
+    // Before the first file nothing has changed, and after the last one all has.
+    for step in 2..=3 {
+        for change in changes {
+            let asked = h1.ctl(&["swarm", "unlock-key", "-q"]);
+            let before = asked.succeeded().then(|| asked.ok());
+            h2.terminate();
+            h2.launch_dying(&format!("seal:@{step}"));
+            h2.wait_ready();
+            if let Some(key) = &before {
+                unlock(h2, key);
+            }
+            wait("both managers to take part", PATIENCE, || {
+                let nodes = h1.nodes();
+                let part = nodes
+                    .iter()
+                    .filter(|node| ["Leader", "Reachable"].contains(&node.manager_status.as_str()));
+                if part.count() == 2 { Ok(()) } else { Err(format!("{nodes:#?}")) }
+            });
+            // Without the other one this manager cannot answer everything, but it has what was committed.
+            h1.ctl(change);
+            h2.wait_exit();
+            let asked = h1.ctl(&["swarm", "unlock-key", "-q"]);
+            let after = asked.succeeded().then(|| asked.ok());
+            assert_ne!(before, after);
+            h2.start();
+            if state(h2) == "locked" {
+                let keys = before.iter().chain(&after);
+                let opened = keys.filter(|key| h2.ctl_told(key, &["swarm", "unlock"]).succeeded()).count();
+                assert_eq!(opened, 1, "{change:?} at step {step}");
+            }
+            assert_eq!(state(h2), "active", "{change:?} at step {step}");
+            wait_sealed(h2, after.is_some());
+            wait_sealed(h1, after.is_some());
+        }
+    }
 }

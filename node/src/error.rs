@@ -82,6 +82,8 @@ pub enum Error {
     NotYetManager { reason: String },
     #[error("cannot start the worker")]
     Worker(#[from] worker::Error),
+    #[error("cannot end the containers of the swarm that was left")]
+    Containers(#[from] worker::runtime::Error),
     #[error("cannot remove {path}")]
     Forget { path: std::path::PathBuf, source: std::io::Error },
 }

@@ -291,7 +291,7 @@ impl Actor {
         }
         let left = match self.swarm.take() {
             Some(swarm) => swarm.leave().await,
-            None => crate::swarm::forget(&self.context),
+            None => crate::swarm::abandon(&self.context).await,
         };
         self.context.serving.send_replace(Serving::Nothing);
         self.publish();

@@ -93,11 +93,15 @@ impl Sealing {
     }
 
     async fn try_apply(&self, change: &Change) -> Result<(), Error> {
+        failpoint::reached("seal: data key with both");
         self.store.seal_also(seal(change.key.clone())).await?;
+        failpoint::reached("seal: node key");
         let (certificates, key, version) = (self.certificates.clone(), change.key.clone(), change.version);
         let sealing = tokio::task::spawn_blocking(move || certificates.seal(key, version));
         sealing.await.map_err(|_| Error::Stopping)??;
+        failpoint::reached("seal: data key");
         self.store.seal_only(seal(change.key.clone())).await?;
+        failpoint::reached("seal: done");
         Ok(())
     }
 }

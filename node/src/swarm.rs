@@ -261,6 +261,21 @@ impl Swarm {
     }
 }
 
+/// Ends the containers of a swarm that was not taken up, and forgets it.
+pub async fn abandon(context: &Context) -> Result<(), Error> {
+    let ended = end_containers(&*context.runtime).await;
+    forget(context)?;
+    Ok(ended?)
+}
+
+async fn end_containers(runtime: &dyn Runtime) -> Result<(), worker::runtime::Error> {
+    for container in runtime.list().await? {
+        runtime.remove(&container.id).await?;
+        runtime.remove_logs(&container.id).await?;
+    }
+    Ok(())
+}
+
 /// Removes what makes this node part of a swarm; images stay.
 pub fn forget(context: &Context) -> Result<(), Error> {
     // The certificate first: without it the rest counts as nothing.

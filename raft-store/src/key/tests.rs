@@ -1,20 +1,10 @@
+#[path = "../../tests/common/mark.rs"]
+mod mark;
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-
-/// Not secret, but enough to tell who sealed something.
-struct Mark(u8);
-
-impl Seal for Mark {
-    fn seal(&self, plaintext: &[u8]) -> Vec<u8> {
-        std::iter::once(self.0).chain(plaintext.iter().map(|byte| byte ^ self.0)).collect()
-    }
-
-    fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (mark, rest) = sealed.split_first()?;
-        (*mark == self.0).then(|| Zeroizing::new(rest.iter().map(|byte| byte ^ mark).collect()))
-    }
-}
+use mark::Mark;
 
 fn by(mark: u8) -> Envelope {
     Some(Arc::new(Mark(mark)))
