@@ -229,3 +229,29 @@ fn a_manager_that_dies_while_it_seals_is_opened_by_one_key() {
         }
     }
 }
+
+#[test]
+fn a_snapshot_of_a_locked_swarm_is_restored_locked() {
+    let lab = Lab::new("a locked swarm is restored", 2);
+    let (h1, h2) = (lab.host(1), lab.host(2));
+    h1.start();
+    h1.init(&["--autolock"]);
+    let key = unlock_key(h1);
+    let file = lab.folder().join("snapshot").display().to_string();
+    h1.ctl(&["swarm", "snapshot", "save", &file]).ok();
+    restart_locked(h1);
+    let refused =
+        h1.ctl(&["swarm", "init", "--force-new-cluster", "--advertise-addr", "192.168.77.11"]).refused();
+    assert!(refused.contains(LOCKED), "{refused}");
+    h1.kill();
+
+    h2.start();
+    h2.ctl(&["swarm", "snapshot", "restore", "--advertise-addr", "192.168.77.12", &file]).ok();
+    assert_eq!(unlock_key(h2), key);
+    wait_sealed(h2, true);
+    restart_locked(h2);
+    unlock(h2, &key);
+    // h1 is still locked, and never was part of the swarm that was restored.
+    h1.start();
+    h1.ctl(&["swarm", "leave", "--force"]).ok();
+}

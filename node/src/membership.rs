@@ -255,7 +255,9 @@ impl Actor {
 
     async fn init(&mut self, request: InitRequest) -> Result<NodeId, Error> {
         if request.force_new_cluster {
-            let swarm = self.swarm.as_mut().ok_or(Error::NotAMember)?;
+            let is_locked = self.status.borrow().is_locked();
+            let none = if is_locked { Error::Locked } else { Error::NotAMember };
+            let swarm = self.swarm.as_mut().ok_or(none)?;
             let refounded = swarm.refound(&request).await;
             self.publish();
             return refounded;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::{Credentials, Subject};
+use identity::{Credentials, Subject, UnlockKey};
 use manager::cluster::{self, FirstNode};
 use proto::local::{InitRequest, RestoreSnapshotRequest};
 use proto::model::{Availability, NodeId, Role};
@@ -105,6 +105,9 @@ async fn restore(context: &Arc<Context>, how: Restoration, backup: Backup) -> Re
     let identity = root_ca.issue(&subject, found.spec.ca.node_cert_expiry, now)?;
     let root = root_ca.certificate().clone();
     let credentials = Credentials::new(identity.clone(), root.clone())?;
+    // So that nothing of a locked swarm is ever on this disk in clear.
+    let unlock_key = found.unlock_key.as_ref().and_then(|key| UnlockKey::from_bytes(key.expose()).ok());
+    context.certificates.seal(unlock_key, found.meta.version)?;
     let place = begin::place(context, &record, &credentials);
     let (addr, certificate) = (record.advertise.to_string(), identity.certificate().pem().into());
     Store::restore(&store_options(&place), backup, move |tx, raft_id| {
