@@ -45,6 +45,12 @@ demo-clean: ## Remove what `make demo KEEP=1` left running
 test: build ## Run all tests (root: they make namespaces, devices and containers)
 	$(RUN_TESTS)
 
+SEEDS ?= 10000..15000
+
+.PHONY: sim
+sim: ## Simulate managers with thousands of seeds (SEEDS=<first>..<end>); some hundreds are part of the tests
+	SWARMD_SIM_SEEDS=$(SEEDS) cargo test --locked -p raft-store --lib -- --exact simulation::tests::many --ignored --nocapture
+
 .PHONY: verify
 verify: format-check lint deny test ## What CI runs: format, clippy, licences, tests; changes no file
 

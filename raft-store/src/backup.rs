@@ -35,6 +35,9 @@ const HEAD_BYTES: usize = SALTED_BYTES + CHECK_BYTES;
 const OPEN: u8 = 0;
 const SEALED: u8 = 1;
 
+/// What is copied at a time.
+const COPIED_BYTES: usize = 256 << 10;
+
 /// KiB and passes of Argon2id.
 const MEMORY_KIB: u32 = 64 << 10;
 const PASSES: u32 = 3;
@@ -130,11 +133,7 @@ impl Backup {
         }
         let scratch = Scratch::make(scratch)?;
         let path = scratch.file(&SnapshotMeta::default());
-        let mut copy = || {
-            let mut file = disk::create(&path)?;
-            io::copy(from, &mut file)
-        };
-        copy().map_err(at(&path))?;
+        copy(from, &path).map_err(at(&path))?;
         let snapshots = Snapshots::new(&scratch.0, derived.key())?;
         let (meta, file) = snapshots.latest()?.ok_or(Error::Damaged)?;
         let (_, state) = snapshots.restore(&file)?;
@@ -145,6 +144,19 @@ impl Backup {
         let seconds = u64::from_le_bytes(*head[16..].first_chunk().expect("the head is longer"));
         let taken_at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         Ok(Self { origin: Origin { state, term }, sealed: sealed(&head), taken_at })
+    }
+}
+
+fn copy(from: &mut impl Read, path: &Path) -> io::Result<()> {
+    let file = disk::create(path)?;
+    let (mut chunk, mut offset) = (vec![0; COPIED_BYTES], 0);
+    loop {
+        let read = from.read(&mut chunk)?;
+        if read == 0 {
+            return Ok(());
+        }
+        file.write_all_at(&chunk[..read], offset)?;
+        offset += read as u64;
     }
 }
 

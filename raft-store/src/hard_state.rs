@@ -24,11 +24,7 @@ pub(crate) type HardState = proto::store::HardState;
 
 /// None if there is none yet.
 pub(crate) fn load(path: &Path) -> Result<Option<HardState>, Error> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(disk::at(path)(error).into()),
-    };
+    let Some(bytes) = disk::read_if_there(path)? else { return Ok(None) };
     let damaged = || Error::Damaged { path: path.display().to_string() };
     let (head, body) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or_else(damaged)?;
     let [found, checksum] =

@@ -20,6 +20,7 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
 use crate::disk;
+use crate::host::random;
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
@@ -86,7 +87,7 @@ impl DataKey {
     pub(crate) fn load(path: &Path, seal: Envelope) -> Result<Self, Error> {
         let found = file::read(path, seal.as_deref())?;
         let (is_new, is_settled) = (found.is_none(), found.as_ref().is_none_or(|found| found.settled));
-        let keys = found.map_or_else(|| vec![Zeroizing::new(rand::random())], |found| found.keys);
+        let keys = found.map_or_else(|| vec![Zeroizing::new(random())], |found| found.keys);
         let newest = keys.len().saturating_sub(1) as u64;
         let numbered = keys.into_iter().zip((0..=newest).rev());
         let ring = Ring(numbered.map(|(bytes, epoch)| Key { bytes, epoch }).collect());
@@ -153,7 +154,7 @@ impl DataKey {
         let mut envelopes = self.envelopes();
         let mut ring = Ring::clone(&self.ring());
         if envelope.is_some() {
-            let key = Key { bytes: Zeroizing::new(rand::random()), epoch: ring.0[0].epoch + 1 };
+            let key = Key { bytes: Zeroizing::new(random()), epoch: ring.0[0].epoch + 1 };
             ring.0.insert(0, key);
         }
         self.replace(ring, &mut envelopes, vec![envelope])
@@ -208,7 +209,7 @@ impl DataKey {
 impl Ring {
     /// Nonce and ciphertext, with the newest key.
     pub(crate) fn seal(&self, purpose: &[u8], plaintext: &[u8]) -> Vec<u8> {
-        let nonce: [u8; NONCE_BYTES] = rand::random();
+        let nonce: [u8; NONCE_BYTES] = random();
         let payload = Payload { msg: plaintext, aad: purpose };
         let sealed = self.0[0].cipher().encrypt(&XNonce::from(nonce), payload);
         let sealed = sealed.expect("only plaintexts beyond 256 GiB cannot be encrypted");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, ServerState};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +51,8 @@ pub(crate) struct Observer {
     heard: Arc<LeaderHeard>,
     patience: Duration,
     leadership: watch::Sender<Leadership>,
+    /// Wakes in the order in which they came, which a watch does not.
+    changed: Arc<Notify>,
     members: watch::Sender<Vec<Member>>,
     failed: watch::Sender<Option<String>>,
 }
@@ -70,6 +72,7 @@ impl Observer {
             heard,
             patience: timing.patience(),
             leadership: watch::Sender::default(),
+            changed: Arc::default(),
             members: watch::Sender::default(),
             failed: watch::Sender::default(),
         }
@@ -81,28 +84,43 @@ impl Observer {
         (self.leadership.subscribe(), self.members.subscribe(), self.failed.subscribe())
     }
 
+    /// Tells after each change of the leadership that there was one.
+    pub(crate) fn changed(&self) -> Arc<Notify> {
+        self.changed.clone()
+    }
+
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let metrics = self.metrics.borrow_watched().clone();
             let running = self.observe(&metrics);
             tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
                 changed = self.metrics.changed() => if changed.is_err() || !running { break },
                 // A lost quorum, or leader, is the absence of news.
                 () = sleep(self.patience / 4) => {}
-                () = stop.cancelled() => break,
             }
         }
-        self.leadership.send_replace(Leadership::default());
+        self.tell(Leadership::default());
+        drop(self.leadership);
+        self.changed.notify_waiters();
+    }
+
+    fn tell(&self, leadership: Leadership) {
+        let changes = |known: &mut Leadership| std::mem::replace(known, leadership) != leadership;
+        if self.leadership.send_if_modified(changes) {
+            self.changed.notify_waiters();
+        }
     }
 
     fn observe(&self, metrics: &Metrics) -> bool {
         if let Err(fatal) = &metrics.running_state {
             self.failed.send_replace(Some(fatal.to_string()));
-            self.leadership.send_replace(Leadership::default());
+            self.tell(Leadership::default());
             return false;
         }
         let leadership = leadership(metrics, self.me, &self.heard, self.patience);
-        self.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
+        self.tell(leadership);
         let members = membership::members(metrics, self.me, leadership.leader, self.patience);
         self.members.send_if_modified(|known| {
             if shape(known) == shape(&members) {

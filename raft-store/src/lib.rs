@@ -15,6 +15,7 @@ mod disk;
 #[path = "../tests/common/objects.rs"]
 mod fixtures;
 mod hard_state;
+mod host;
 mod key;
 mod leadership;
 mod log;
@@ -26,6 +27,8 @@ mod refound;
 mod rekey;
 mod replica;
 mod replicated;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod state_machine;
 mod tables;

@@ -9,6 +9,7 @@
 mod index;
 mod record;
 mod segment;
+mod serving;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -18,17 +19,18 @@ use std::io;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use self::index::{Index, Located};
+use self::serving::Serving;
 use self::writer::{Request, Writer};
 use crate::codec::raft::{get_log_id, get_vote, put_log_id, put_vote};
 use crate::hard_state::{self, HardState};
+use crate::host::blocking;
 use crate::key::DataKey;
 use crate::types::{Entry, Group, LogId, Vote};
 use crate::{RaftId, disk};
@@ -65,14 +67,27 @@ struct Shared {
     key: DataKey,
     index: Arc<Mutex<Index>>,
     oldest_epoch: Arc<AtomicU64>,
-    /// None only while the log is being dropped.
-    requests: Option<mpsc::Sender<Request>>,
-    thread: Option<JoinHandle<()>>,
+    serving: Serving,
+}
+
+/// How much lies together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// A segment that is longer is followed by another one.
+    pub(crate) segment_bytes: u64,
+    /// Entries on disk that are kept in memory too, so that followers and the state machine need not read.
+    pub(crate) cached_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { segment_bytes: 16 << 20, cached_bytes: 16 << 20 }
+    }
 }
 
 impl Log {
     /// Opens the log in `dir`, which exists. A log that is new belongs to `new_id`.
-    pub(crate) fn open(dir: &Path, key: DataKey, new_id: RaftId) -> Result<Self, Error> {
+    pub(crate) fn open(dir: &Path, key: DataKey, new_id: RaftId, limits: Limits) -> Result<Self, Error> {
         let state_path = dir.join("raft-state");
         let state = match hard_state::load(&state_path)? {
             Some(state) => state,
@@ -82,7 +97,7 @@ impl Log {
                 state
             }
         };
-        let mut index = Index::default();
+        let mut index = Index::new(limits.cached_bytes);
         index.purged = state.purged.map(get_log_id);
         index.vote = get_vote(state.vote).ok();
         let segments = segment::load(dir, &key, &mut index)?;
@@ -96,21 +111,13 @@ impl Log {
             key: key.clone(),
             index: index.clone(),
             segments,
+            segment_bytes: limits.segment_bytes,
             committed: None,
             failed: None,
             oldest_epoch: Arc::clone(&oldest_epoch),
         };
-        let (requests, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || writer.run(&receiver));
-        let thread = Some(thread.map_err(disk::at(dir))?);
-        Ok(Self(Arc::new(Shared {
-            raft_id: state.raft_id,
-            key,
-            index,
-            oldest_epoch,
-            requests: Some(requests),
-            thread,
-        })))
+        let serving = Serving::start(writer, dir)?;
+        Ok(Self(Arc::new(Shared { raft_id: state.raft_id, key, index, oldest_epoch, serving })))
     }
 
     /// The oldest epoch of the data key that the log may need, as of the last purge or `pass`.
@@ -121,6 +128,12 @@ impl Log {
     /// Returns when everything that was asked before is done.
     pub(crate) async fn pass(&self) -> io::Result<()> {
         self.request(|done| Request::Pass { done }).await
+    }
+
+    /// What was taken in after the entry with this serial number.
+    #[cfg(test)]
+    pub(crate) fn newer_than(&self, serial: u64) -> Vec<index::Taken> {
+        self.index().newer_than(serial)
     }
 
     pub(crate) fn raft_id(&self) -> RaftId {
@@ -136,8 +149,7 @@ impl Log {
     }
 
     fn send(&self, request: Request) -> io::Result<()> {
-        let requests = self.0.requests.as_ref().expect("the log is alive");
-        requests.send(request).map_err(|_| io::Error::other("the thread that writes the log has ended"))
+        self.0.serving.send(request)
     }
 
     async fn request(
@@ -155,7 +167,7 @@ impl Log {
             return fetch(located, &self.0.key);
         }
         let key = self.0.key.clone();
-        tokio::task::spawn_blocking(move || fetch(located, &key)).await.map_err(io::Error::other)?
+        blocking(move || fetch(located, &key)).await?
     }
 }
 
@@ -170,17 +182,6 @@ fn fetch(located: Vec<Located>, key: &DataKey) -> io::Result<Vec<Entry>> {
         }
     };
     located.into_iter().map(fetch).collect()
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.requests = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that writes the log has panicked");
-        }
-    }
 }
 
 impl RaftLogReader<Group> for Log {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::codec::Malformed;
+use crate::host::random;
 use crate::memory::Memory;
 use crate::replicated::Replicated;
 use crate::transport::{Lane, SETUP_TIMEOUT};
@@ -171,7 +172,7 @@ impl Membership {
 fn pretend(memory: &Memory, wanted: Change) -> Result<RaftId, Error> {
     match wanted {
         Change::Add { node_id, addr } => {
-            let raft_id = rand::random();
+            let raft_id = random();
             let member = Member {
                 raft_id,
                 node_id,

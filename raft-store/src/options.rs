@@ -8,6 +8,7 @@ use proto::model::{NodeId, RaftConfig};
 
 use crate::Clock;
 use crate::key::Seal;
+use crate::log;
 use crate::transport::Dial;
 
 /// All members of a group have the same.
@@ -52,6 +53,9 @@ pub struct Options {
     pub snapshot_interval: u64,
     /// Log entries kept behind a snapshot.
     pub entries_for_slow_followers: u64,
+    /// A file of the log that is longer is followed by another one.
+    pub segment_bytes: u64,
+    pub(crate) cached_bytes: usize,
 }
 
 impl Options {
@@ -67,6 +71,8 @@ impl Options {
             seal: None,
             snapshot_interval: raft.snapshot_interval,
             entries_for_slow_followers: raft.log_entries_for_slow_followers,
+            segment_bytes: log::Limits::default().segment_bytes,
+            cached_bytes: log::Limits::default().cached_bytes,
         }
     }
 }

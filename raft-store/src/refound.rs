@@ -19,7 +19,7 @@ use crate::codec::raft::{put_log_id, put_vote};
 use crate::disk::{self, at};
 use crate::hard_state::{self, HardState};
 use crate::key::DataKey;
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::replicated::Error;
 use crate::snapshot::Snapshots;
 use crate::state_machine::{Outcome, Position, State};
@@ -40,7 +40,7 @@ pub(crate) async fn survivor(options: &Options) -> Result<Origin, Error> {
     let dir = &options.dir;
     let key = DataKey::load(&dir.join("data-key"), options.seal.clone())?;
     let snapshots = Snapshots::new(dir, key.clone())?;
-    let mut log = Log::open(dir, key, 0)?;
+    let mut log = Log::open(dir, key, 0, log::Limits::default())?;
     let (mut last, mut state) = (None, State::default());
     if let Some((_, file)) = snapshots.latest()? {
         let (meta, restored) = snapshots.restore(&file)?;

@@ -13,6 +13,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, S
 
 use crate::Change;
 use crate::codec::decode_proposal;
+use crate::host::blocking;
 use crate::snapshot::{self, SnapshotFile, Snapshots};
 use crate::state_machine::{Outcome, Position, State};
 use crate::types::{Entry, Group, LogId, Payload, SnapshotMeta, StoredMembers, term};
@@ -162,7 +163,7 @@ impl RaftStateMachine<Group> for Replica {
             replica.take_over(&meta_kept, file, &state)?;
             Ok::<_, snapshot::Error>(state)
         };
-        let state = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+        let state = blocking(read).await??;
         let mut inner = self.inner();
         let changes = self.0.feed.view().diff(&state.tables);
         *inner = Inner { state, last: meta.last_log_id, members: meta.last_membership.clone() };
@@ -194,6 +195,6 @@ impl RaftSnapshotBuilder<Group> for Builder {
             let snapshot = replica.keep(&meta, file)?;
             Ok::<_, snapshot::Error>(Snapshot { meta, snapshot })
         };
-        Ok(tokio::task::spawn_blocking(build).await.map_err(io::Error::other)??)
+        Ok(blocking(build).await??)
     }
 }

@@ -1,5 +1,6 @@
 //! This manager as a member of the group: starts Raft, proposes, tells who leads, stops.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tonic::Status;
 
 use crate::change_set::Proposal;
 use crate::codec::{self, violation::get_outcome};
+use crate::host::random;
 use crate::key::{self, DataKey};
 use crate::leadership::{self, LeaderHeard, Leadership, Observer};
 use crate::log::{self, Log};
@@ -59,6 +61,7 @@ pub(crate) struct Replicated {
     pub(crate) peers: Arc<Peers>,
     pub(crate) snapshots: Snapshots,
     pub(crate) leadership: watch::Receiver<Leadership>,
+    leadership_changed: Arc<Notify>,
     pub(crate) leader_heard: Arc<LeaderHeard>,
     pub(crate) members: watch::Receiver<Vec<Member>>,
     /// Why Raft has stopped by itself.
@@ -71,6 +74,8 @@ pub(crate) struct Replicated {
     pub(crate) rekeying: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    #[cfg(test)]
+    pub(crate) log: Log,
 }
 
 /// How one attempt to have a proposal committed ended.
@@ -90,20 +95,29 @@ impl Replicated {
         disk::create_dir(dir)?;
         let key = DataKey::load(&dir.join("data-key"), options.seal.clone())?;
         let snapshots = Snapshots::new(dir, key.clone())?;
-        let log = Log::open(dir, key.clone(), rand::random())?;
+        let limits = log::Limits { segment_bytes: options.segment_bytes, cached_bytes: options.cached_bytes };
+        let log = Log::open(dir, key.clone(), random(), limits)?;
         let raft_id = log.raft_id();
         let replica = Replica::new(feed, snapshots.clone())?;
         let peers = Arc::new(Peers::new(options.dial.clone()));
+        #[cfg(test)]
+        let log_to_look_at = log.clone();
         let network = Network { me: raft_id, peers: peers.clone(), snapshots: snapshots.clone() };
         let (files, rekeying) = ((log.clone(), replica.clone()), Arc::new(Notify::new()));
         let raft = Raft::new(raft_id, Arc::new(config(options)?), network, log, replica).await;
         let raft = raft.map_err(|error| Error::Raft(error.to_string()))?;
+        let alone = raft.metrics().borrow_watched().membership_config.voter_ids().eq([raft_id]);
+        if alone {
+            // Nobody else could lead: it need not listen whether somebody does. An error means that Raft has stopped.
+            let _ = raft.trigger().elect(false).await;
+        }
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let leader_heard = Arc::new(LeaderHeard::default());
         let observer = Observer::new(&raft, raft_id, peers.clone(), leader_heard.clone(), &options.timing);
         let (leadership, members, failed) = observer.receivers();
+        let leadership_changed = observer.changed();
         tasks.spawn(observer.run(stop.clone()));
         let (log, replica) = files;
         let begun = rekeying.clone();
@@ -116,6 +130,7 @@ impl Replicated {
             peers,
             snapshots,
             leadership,
+            leadership_changed,
             leader_heard,
             members,
             failed,
@@ -126,6 +141,8 @@ impl Replicated {
             rekeying,
             tasks,
             stop,
+            #[cfg(test)]
+            log: log_to_look_at,
         })
     }
 
@@ -162,11 +179,15 @@ impl Replicated {
     pub(crate) async fn propose(&self, proposal: &Proposal) -> Result<Outcome, Failure> {
         let command = update::entry(proposal)?.0;
         let deadline = Instant::now() + DEADLINE;
-        let mut leadership = self.leadership.clone();
         let mut sent = false;
         let mut hint = None;
         while Instant::now() < deadline {
-            let leader = *leadership.borrow_and_update();
+            let mut changed = pin!(self.leadership_changed.notified());
+            changed.as_mut().enable();
+            if self.leadership.has_changed().is_err() {
+                return Err(Failure::Stopped);
+            }
+            let leader = *self.leadership.borrow();
             if proposal.term.is_some() && leader.leading != proposal.term {
                 return if sent { Err(Failure::Unknown(DEADLINE)) } else { Ok(Outcome::Deposed) };
             }
@@ -180,7 +201,8 @@ impl Replicated {
                 Attempt::Refused(leader) => hint = leader,
             }
             tokio::select! {
-                changed = leadership.changed() => changed.map_err(|_| Failure::Stopped)?,
+                biased;
+                () = changed => {}
                 () = sleep(PAUSE) => {}
             }
         }
@@ -225,12 +247,11 @@ impl Replicated {
         deadline: Instant,
     ) -> Attempt {
         let mut client = self.peers.client(&address.addr, Lane::Control);
-        let mut leadership = self.leadership.clone();
-        let another = leadership.wait_for(|now| now.leader.is_some_and(|now| now != leader));
         let request = client.propose(wire::ProposeRequest { proposal: command.clone() });
         let answer = tokio::select! {
+            biased;
             answer = timeout_at(deadline, request) => answer,
-            _ = another => return Attempt::Unknown,
+            () = self.another_leads(leader) => return Attempt::Unknown,
         };
         match answer {
             Ok(Ok(response)) => match get_outcome(response.into_inner()) {
@@ -244,6 +265,19 @@ impl Replicated {
                 Attempt::Unknown
             }
             Err(_) => Attempt::Unknown,
+        }
+    }
+
+    /// Waits until it is not `leader` who leads.
+    async fn another_leads(&self, leader: RaftId) {
+        loop {
+            let mut changed = pin!(self.leadership_changed.notified());
+            changed.as_mut().enable();
+            let over = self.leadership.has_changed().is_err();
+            if over || self.leadership.borrow().leader.is_some_and(|now| now != leader) {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -294,6 +328,9 @@ fn config(options: &Options) -> Result<Config, Error> {
         election_timeout_min: millis(timing.election_min),
         election_timeout_max: millis(timing.election_max),
         enable_pre_vote: Some(true),
+        // What it had sent, and others have committed, may not have reached its own disk: leading on in the same term
+        // it would give those places to other entries.
+        enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_interval),
         max_in_snapshot_log_to_keep: options.entries_for_slow_followers,
         replication_lag_threshold: options.snapshot_interval + options.entries_for_slow_followers,

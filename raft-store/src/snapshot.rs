@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub(crate) use self::file::{FORMAT, Reader, SnapshotFile, Writer};
 use crate::codec::Malformed;
-use crate::disk::{self, at};
+use crate::disk;
 use crate::key::DataKey;
 use crate::state_machine::State;
 use crate::types::SnapshotMeta;
@@ -63,12 +63,8 @@ pub(crate) struct Snapshots {
 impl Snapshots {
     /// `dir` exists. What an earlier run left unfinished is removed.
     pub(crate) fn new(dir: &Path, key: DataKey) -> Result<Self, disk::Error> {
-        for entry in std::fs::read_dir(dir).map_err(at(dir))? {
-            let path = entry.map_err(at(dir))?.path();
-            if path.extension().is_some_and(|extension| extension == "tmp") {
-                std::fs::remove_file(&path).map_err(at(&path))?;
-            }
-        }
+        let unfinished = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "tmp");
+        disk::list(dir)?.iter().filter(unfinished).try_for_each(|path| disk::remove(path))?;
         Ok(Self { dir: dir.into(), key })
     }
 
@@ -105,21 +101,16 @@ impl Snapshots {
         let path = self.dir.join(file_name(meta));
         let file = file.rename(&path)?;
         for other in self.list()?.iter().filter(|other| **other != path) {
-            std::fs::remove_file(other).map_err(at(other))?;
+            disk::remove(other)?;
         }
         Ok(file)
     }
 
     /// In the order of their indexes.
     fn list(&self) -> Result<Vec<PathBuf>, disk::Error> {
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(&self.dir).map_err(at(&self.dir))? {
-            let entry = entry.map_err(at(&self.dir))?;
-            if entry.file_name().to_str().is_some_and(|n| n.starts_with("snapshot-") && !n.contains('.')) {
-                paths.push(entry.path());
-            }
-        }
-        paths.sort();
+        let is_one = |name: &str| name.starts_with("snapshot-") && !name.contains('.');
+        let mut paths = disk::list(&self.dir)?;
+        paths.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_one));
         Ok(paths)
     }
 }

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 pub(crate) use self::admission::Heard;
 pub(crate) use self::client::Network;
 pub use self::server::Service;
+use crate::host::{Wire, dial};
 use crate::{Member, RaftId};
 
 /// The longest message: an append of one entry of the longest kind, and room for what is around it.
@@ -43,13 +44,13 @@ pub(crate) enum Lane {
 }
 
 struct Line {
-    channel: Channel,
+    channel: Wire,
     /// When the first of the messages was sent that were not answered.
     waiting_since: Option<Instant>,
 }
 
 impl Line {
-    fn new(channel: Channel) -> Self {
+    fn new(channel: Wire) -> Self {
         Self { channel, waiting_since: None }
     }
 }
@@ -67,7 +68,7 @@ impl Peers {
         Self { dial, lines: Mutex::default(), addrs: Mutex::default() }
     }
 
-    pub(crate) fn client(&self, addr: &str, lane: Lane) -> RaftClient<Channel> {
+    pub(crate) fn client(&self, addr: &str, lane: Lane) -> RaftClient<Wire> {
         let channel = self.with_line(addr, lane, |line| line.channel.clone());
         RaftClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -79,7 +80,7 @@ impl Peers {
     fn expect(&self, addr: &str, lane: Lane) {
         self.with_line(addr, lane, |line| {
             if line.waiting_since.is_some_and(|since| since.elapsed() > SETUP_TIMEOUT) {
-                *line = Line::new(self.dial.channel(addr));
+                *line = Line::new(dial(&*self.dial, addr));
             }
             line.waiting_since.get_or_insert_with(Instant::now);
         });
@@ -91,7 +92,7 @@ impl Peers {
 
     fn with_line<T>(&self, addr: &str, lane: Lane, look: impl FnOnce(&mut Line) -> T) -> T {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        look(lines.entry((addr.into(), lane)).or_insert_with(|| Line::new(self.dial.channel(addr))))
+        look(lines.entry((addr.into(), lane)).or_insert_with(|| Line::new(dial(&*self.dial, addr))))
     }
 
     /// The address of a member, or `known` as long as there is no news of it.

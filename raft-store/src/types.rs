@@ -14,7 +14,8 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = RaftId,
         Node = Address,
-        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, RaftId>
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, RaftId>,
+        AsyncRuntime = crate::host::Runtime
 );
 
 pub(crate) type Raft = openraft::Raft<Group, crate::replica::Replica>;

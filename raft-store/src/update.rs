@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use crate::change_set::Proposal;
 use crate::codec;
+use crate::host::random;
 use crate::state_machine::Outcome;
 use crate::{Store, Term, Transaction, Violation};
 
@@ -114,7 +115,7 @@ pub(crate) async fn update<T, E>(
         if transaction.is_outdated() {
             return Err(Error::Conflict);
         }
-        let Some(proposal) = transaction.into_proposal(rand::random(), term) else {
+        let Some(proposal) = transaction.into_proposal(random(), term) else {
             return Ok(value);
         };
         match store.propose(proposal).await? {

@@ -5,7 +5,7 @@
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast};
 
 use crate::{Object, ObjectId, Tables};
 
@@ -95,13 +95,13 @@ impl Watch {
 pub(crate) struct Feed {
     current: RwLock<View>,
     commits: broadcast::Sender<Arc<Commit>>,
-    applied: watch::Sender<u64>,
+    applied: Notify,
 }
 
 impl Feed {
     pub(crate) fn new(view: View) -> Self {
-        let applied = watch::Sender::new(view.index());
-        Self { current: RwLock::new(view), commits: broadcast::Sender::new(BUFFERED), applied }
+        let commits = broadcast::Sender::new(BUFFERED);
+        Self { current: RwLock::new(view), commits, applied: Notify::new() }
     }
 
     pub(crate) fn view(&self) -> View {
@@ -126,15 +126,19 @@ impl Feed {
 
     /// Wakes those who wait for an index. Once for many commits: they may be hundreds.
     pub(crate) fn announce(&self) {
-        self.applied.send_replace(self.view().index());
+        self.applied.notify_waiters();
     }
 
     /// Waits until the view includes `index`.
     pub(crate) async fn applied(&self, index: u64) {
-        if self.view().index() >= index {
-            return;
+        loop {
+            // Waits from here on, so that nothing is missed between the look and the wait.
+            let mut announced = std::pin::pin!(self.applied.notified());
+            announced.as_mut().enable();
+            if self.view().index() >= index {
+                return;
+            }
+            announced.await;
         }
-        // The sender is alive as long as `self` is.
-        let _ = self.applied.subscribe().wait_for(|applied| *applied >= index).await;
     }
 }

@@ -7,7 +7,6 @@
 //! All envelopes hold the same keys: one is enough to read the file. There are two only while one seal takes the
 //! place of another. All numbers are little-endian.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -29,11 +28,7 @@ pub(super) struct Found {
 
 /// None if there is no file.
 pub(super) fn read(path: &Path, seal: Option<&dyn Seal>) -> Result<Option<Found>, Error> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => Zeroizing::new(bytes),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(disk::at(path)(error).into()),
-    };
+    let Some(bytes) = disk::read_if_there(path)?.map(Zeroizing::new) else { return Ok(None) };
     let shown = || path.display().to_string();
     let damaged = || Error::Damaged { path: shown() };
     if bytes.len() == KEY_BYTES {

@@ -4,16 +4,13 @@
 //! from the front when they take too much.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use openraft::entry::RaftEntry as _;
 
+use crate::disk::File;
 use crate::types::{Entry, LogId, Payload, Vote};
-
-/// Entries on disk that are kept in memory too, so that followers and the state machine need not read.
-const CACHED_BYTES: usize = 16 << 20;
 
 /// Where a record lies.
 #[derive(Clone, Debug)]
@@ -38,7 +35,17 @@ struct Slot {
     cached: Option<Entry>,
 }
 
-#[derive(Default)]
+/// What is known of an entry.
+#[cfg(test)]
+pub(crate) struct Taken {
+    pub(crate) serial: u64,
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    /// None if it is not in memory.
+    pub(crate) checksum: Option<u32>,
+    pub(crate) term_before: Option<u64>,
+}
+
 pub(super) struct Index {
     /// Consecutive.
     slots: VecDeque<Slot>,
@@ -46,12 +53,26 @@ pub(super) struct Index {
     pub(super) vote: Option<Vote>,
     pub(super) committed: Option<LogId>,
     cached_bytes: usize,
+    cached_bytes_max: usize,
     /// Slots before this position are not cached.
     evicted: usize,
     serial: u64,
 }
 
 impl Index {
+    pub(super) fn new(cached_bytes_max: usize) -> Self {
+        Self {
+            slots: VecDeque::new(),
+            purged: None,
+            vote: None,
+            committed: None,
+            cached_bytes: 0,
+            cached_bytes_max,
+            evicted: 0,
+            serial: 0,
+        }
+    }
+
     pub(super) fn last(&self) -> Option<LogId> {
         self.slots.back().map(|slot| slot.id).or(self.purged)
     }
@@ -77,7 +98,7 @@ impl Index {
 
     /// Drops entries from memory until the newest ones fit.
     pub(super) fn evict(&mut self) {
-        while self.cached_bytes > CACHED_BYTES {
+        while self.cached_bytes > self.cached_bytes_max {
             let Some(slot) = self.slots.get_mut(self.evicted).filter(|slot| slot.place.is_some()) else {
                 return;
             };
@@ -137,6 +158,28 @@ impl Index {
             found.push(located);
         }
         found
+    }
+
+    #[cfg(test)]
+    pub(super) fn newer_than(&self, serial: u64) -> Vec<Taken> {
+        let newer = |position: &usize| self.slots[*position].serial > serial;
+        let taken = |position: usize| {
+            let slot = &self.slots[position];
+            let before = position.checked_sub(1).map(|before| self.slots[before].id).or(self.purged);
+            let before = before.filter(|before| before.index + 1 == slot.id.index);
+            let checksum = slot.cached.as_ref().map(|entry| match &entry.payload {
+                Payload::Normal(command) => crc32fast::hash(&command.0),
+                other => crc32fast::hash(other.to_string().as_bytes()),
+            });
+            Taken {
+                serial: slot.serial,
+                index: slot.id.index,
+                term: slot.id.committed_leader_id().term,
+                checksum,
+                term_before: before.map(|before| before.committed_leader_id().term),
+            }
+        };
+        (0..self.slots.len()).filter(newer).map(taken).collect()
     }
 
     fn position(&self, index: u64) -> Option<usize> {

@@ -1,8 +1,5 @@
 //! Segment files: what is in them at start, and which of them go.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +10,7 @@ use super::index::{Index, Place};
 use super::record::{self, HEAD_BYTES, Head, Kind, RECORD_HEAD_BYTES};
 use super::{Error, record::Found};
 use crate::codec;
-use crate::disk::{self, at};
+use crate::disk::{self, File, at};
 use crate::key::DataKey;
 use crate::types::Entry;
 
@@ -37,7 +34,7 @@ impl Segment {
         let make = || {
             let file = disk::create(&path)?;
             file.write_all_at(&record::segment_head(first), 0)?;
-            file.sync_all()?;
+            disk::sync(&file, &path)?;
             Ok(file)
         };
         let file = Arc::new(make().map_err(at(&path))?);
@@ -51,7 +48,7 @@ impl Segment {
     }
 
     pub(super) fn remove(self) -> Result<(), disk::Error> {
-        std::fs::remove_file(&self.path).map_err(at(&self.path))
+        disk::remove(&self.path)
     }
 
     /// Cuts off the entries from `index` on. Durable once it returns.
@@ -63,7 +60,8 @@ impl Segment {
     }
 
     fn cut(&mut self, bytes: u64) -> Result<(), disk::Error> {
-        self.file.set_len(bytes).and_then(|()| self.file.sync_all()).map_err(at(&self.path))?;
+        let cut = self.file.set_len(bytes).and_then(|()| disk::sync(&self.file, &self.path));
+        cut.map_err(at(&self.path))?;
         self.bytes = bytes;
         Ok(())
     }
@@ -79,37 +77,33 @@ pub(super) fn load(dir: &Path, key: &DataKey, index: &mut Index) -> Result<Vec<S
             segments.push(segment);
         }
     }
+    if let Some(last) = segments.last() {
+        // A process that was killed may have left entries here that are in the system's cache only. From now on they
+        // count as written, so they must be.
+        disk::sync(&last.file, &last.path).map_err(at(&last.path))?;
+    }
+    disk::sync_dir(dir)?;
     index.evict();
     Ok(segments)
 }
 
 /// In the order of their entries.
 fn list(dir: &Path) -> Result<Vec<PathBuf>, disk::Error> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(at(dir))? {
-        let entry = entry.map_err(at(dir))?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with("log-") && !name.contains('.')) {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
+    let is_one = |name: &str| name.starts_with("log-") && !name.contains('.');
+    let mut paths = disk::list(dir)?;
+    paths.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_one));
     Ok(paths)
 }
 
 /// None if the file was being made when the power went.
 fn load_one(path: &Path, key: &DataKey, last: bool, index: &mut Index) -> Result<Option<Segment>, Error> {
-    let mut bytes = Vec::new();
-    let mut open = || {
-        let mut file = File::options().read(true).write(true).open(path)?;
-        file.read_to_end(&mut bytes)?;
-        Ok(file)
-    };
-    let file = open().map_err(at(path))?;
+    let file = disk::open(path).map_err(at(path))?;
+    let bytes = disk::read(path).map_err(at(path))?;
     let first = match record::read_segment_head(&bytes) {
         Head::First(first) => first,
         Head::Format(found) => return Err(Error::Format { path: path.into(), found }),
         Head::Damaged if last && bytes.len() <= HEAD_BYTES => {
-            std::fs::remove_file(path).map_err(at(path))?;
+            disk::remove(path)?;
             return Ok(None);
         }
         Head::Damaged => return Err(Error::Damaged { path: path.into(), offset: 0 }),

@@ -18,7 +18,7 @@ fn key(dir: &Path) -> DataKey {
 }
 
 fn open(dir: &Path) -> Result<Log, Error> {
-    Log::open(dir, key(dir), 7)
+    Log::open(dir, key(dir), 7, Limits::default())
 }
 
 fn entry(term: u64, index: u64, text: &str) -> Entry {
@@ -53,7 +53,7 @@ struct Builder(DataKey);
 impl StoreBuilder<Group, Log, Replica, tempfile::TempDir> for Builder {
     async fn build(&self) -> Result<(tempfile::TempDir, Log, Replica), StorageError<Group>> {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(dir.path(), self.0.clone(), 7).unwrap();
+        let log = Log::open(dir.path(), self.0.clone(), 7, Limits::default()).unwrap();
         let feed = Arc::new(Feed::new(View::default()));
         let replica = Replica::new(feed, Snapshots::new(dir.path(), self.0.clone()).unwrap()).unwrap();
         Ok((dir, log, replica))

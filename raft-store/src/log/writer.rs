@@ -8,7 +8,6 @@
 //! fsync has left on disk is unknown until the log is opened again.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -28,9 +27,6 @@ use crate::disk::{self, at};
 use crate::hard_state::{self, HardState};
 use crate::key::DataKey;
 use crate::types::{Entry, Group, LogId};
-
-/// A segment that is longer is followed by another one.
-const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Requests that are looked at together.
 const BATCH: usize = 1024;
@@ -59,6 +55,7 @@ pub(super) struct Writer {
     pub(super) key: DataKey,
     pub(super) index: Arc<Mutex<Index>>,
     pub(super) segments: Vec<Segment>,
+    pub(super) segment_bytes: u64,
     pub(super) committed: Option<LogId>,
     pub(super) failed: Option<String>,
     /// Of all segments; the largest number if there are none.
@@ -88,6 +85,32 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.flush(Batch::default()),
             };
+            let more = std::iter::from_fn(|| requests.try_recv().ok());
+            self.serve(std::iter::once(first).chain(more).take(BATCH).collect());
+        }
+    }
+
+    /// The same as a task of a simulated machine. Only what waits here differs.
+    #[cfg(test)]
+    pub(super) async fn run_simulated(
+        mut self,
+        requests: Receiver<Request>,
+        task: crate::simulation::LogTask,
+    ) {
+        use std::sync::mpsc::TryRecvError;
+        loop {
+            let first = match requests.try_recv() {
+                Ok(request) => request,
+                Err(TryRecvError::Disconnected) => return self.flush(Batch::default()),
+                Err(TryRecvError::Empty) => {
+                    let idle = self.committed.map(|_| IDLE);
+                    if !task.woken(idle).await {
+                        self.flush(Batch::default());
+                    }
+                    continue;
+                }
+            };
+            task.disk_turns().await;
             let more = std::iter::from_fn(|| requests.try_recv().ok());
             self.serve(std::iter::once(first).chain(more).take(BATCH).collect());
         }
@@ -170,8 +193,9 @@ impl Writer {
         let mut rest = entries;
         while let Some((_, first)) = rest.first() {
             self.make_room(first.index())?;
+            let segment_bytes = self.segment_bytes;
             let segment = self.segments.last_mut().expect("there is room");
-            let room = SEGMENT_BYTES.saturating_sub(segment.bytes);
+            let room = segment_bytes.saturating_sub(segment.bytes);
             let mut bytes = Vec::new();
             let mut starts = Vec::new();
             // At least one entry, so that one longer than a segment is written too.
@@ -205,7 +229,7 @@ impl Writer {
     fn make_room(&mut self, index: u64) -> Result<(), disk::Error> {
         let epoch = self.key.epoch();
         let fits = |segment: &Segment| {
-            segment.next() == index && segment.bytes < SEGMENT_BYTES && segment.epoch == epoch
+            segment.next() == index && segment.bytes < self.segment_bytes && segment.epoch == epoch
         };
         if self.segments.last().is_some_and(fits) {
             return Ok(());
@@ -254,7 +278,7 @@ fn put_committed(out: &mut Vec<u8>, key: &DataKey, durable: u64, committed: Opti
 fn append(segment: &mut Segment, bytes: &[u8], starts: Vec<u64>) -> Result<(), disk::Error> {
     let write = || {
         segment.file.write_all_at(bytes, segment.bytes)?;
-        segment.file.sync_data()
+        disk::sync(&segment.file, &segment.path)
     };
     write().map_err(at(&segment.path))?;
     segment.bytes += bytes.len() as u64;

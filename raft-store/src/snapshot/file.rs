@@ -1,19 +1,21 @@
 //! Frames on disk.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error;
-use crate::disk::{self, at};
+use crate::disk::{self, File, at};
+use crate::host::random;
 use crate::key::{DataKey, Ring};
 
 pub(crate) const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"SWSNAP\0\0";
 const HEAD_BYTES: u64 = 12;
 const FRAME_HEAD_BYTES: usize = 8;
+
+/// What is gathered before it is written.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// A finished snapshot. One that is not kept is removed when it is dropped.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub struct SnapshotFile {
 
 impl SnapshotFile {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(at(path))?;
+        let file = disk::open(path).map_err(at(path))?;
         Ok(Self { path: path.into(), file: Arc::new(file), temporary: false })
     }
 
@@ -54,7 +56,7 @@ impl Drop for SnapshotFile {
     fn drop(&mut self) {
         if self.temporary {
             // If it stays, the next start removes it.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = disk::remove(&self.path);
         }
     }
 }
@@ -70,21 +72,21 @@ fn purpose(frame: u64, last: bool) -> [u8; 16] {
 pub(crate) struct Writer {
     /// Removed again unless the file is finished.
     target: SnapshotFile,
-    out: BufWriter<Arc<File>>,
+    /// Not yet written.
+    pending: Vec<u8>,
+    /// Where that goes.
+    offset: u64,
     key: Arc<Ring>,
     frame: u64,
 }
 
 impl Writer {
     pub(super) fn create(dir: &Path, key: &DataKey) -> Result<Self, Error> {
-        let path = dir.join(format!("snapshot-{:016x}.tmp", rand::random::<u64>()));
+        let path = dir.join(format!("snapshot-{:016x}.tmp", random::<u64>()));
         let file = Arc::new(disk::create(&path).map_err(at(&path))?);
-        let target = SnapshotFile { path, file: file.clone(), temporary: true };
-        let mut writer =
-            Self { target, out: BufWriter::with_capacity(1 << 20, file), key: key.pinned(), frame: 0 };
-        let head = [&MAGIC[..], &FORMAT.to_le_bytes()].concat();
-        writer.attempt(|out| out.write_all(&head))?;
-        Ok(writer)
+        let target = SnapshotFile { path, file, temporary: true };
+        let pending = [&MAGIC[..], &FORMAT.to_le_bytes()].concat();
+        Ok(Self { target, pending, offset: 0, key: key.pinned(), frame: 0 })
     }
 
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<(), Error> {
@@ -94,10 +96,8 @@ impl Writer {
     /// Durable once it returns.
     pub(crate) fn finish(mut self) -> Result<SnapshotFile, Error> {
         self.put(&[], true)?;
-        self.attempt(|out| {
-            out.flush()?;
-            out.get_ref().sync_all()
-        })?;
+        self.write()?;
+        disk::sync(&self.target.file, &self.target.path).map_err(at(&self.target.path))?;
         Ok(self.target)
     }
 
@@ -106,18 +106,18 @@ impl Writer {
         let length = u32::try_from(body.len()).expect("chunks are bounded far below 4 GiB");
         let checksum = crc32fast::hash(&body);
         self.frame += 1;
-        self.attempt(|out| {
-            out.write_all(&length.to_le_bytes())?;
-            out.write_all(&checksum.to_le_bytes())?;
-            out.write_all(&body)
-        })
+        self.pending.extend_from_slice(&length.to_le_bytes());
+        self.pending.extend_from_slice(&checksum.to_le_bytes());
+        self.pending.extend_from_slice(&body);
+        if self.pending.len() < WRITE_BYTES { Ok(()) } else { self.write() }
     }
 
-    fn attempt(
-        &mut self,
-        write: impl FnOnce(&mut BufWriter<Arc<File>>) -> io::Result<()>,
-    ) -> Result<(), Error> {
-        Ok(write(&mut self.out).map_err(at(&self.target.path))?)
+    fn write(&mut self) -> Result<(), Error> {
+        let written: io::Result<()> = self.target.file.write_all_at(&self.pending, self.offset);
+        written.map_err(at(&self.target.path))?;
+        self.offset += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
     }
 }
 
@@ -153,7 +153,7 @@ impl Reader {
         let [length, checksum] =
             [0, 4].map(|i| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]));
         let end = self.offset + FRAME_HEAD_BYTES as u64 + u64::from(length);
-        if end > self.file.metadata().ok()?.len() {
+        if end > self.file.len().ok()? {
             return None;
         }
         let mut body = vec![0; length as usize];

@@ -1,8 +1,8 @@
 //! The sending side.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,25 +18,20 @@ use openraft::raft::{
 };
 use proto::raft as wire;
 use proto::raft::raft_client::RaftClient;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::{Lane, Peers, SETUP_TIMEOUT};
 use crate::RaftId;
 use crate::codec::Malformed;
 use crate::codec::raft::{get_log_id, get_vote, put_entry, put_log_id, put_snapshot_meta, put_vote};
+use crate::host::{Wire, blocking};
 use crate::replica::SnapshotOf;
-use crate::snapshot::{self, FORMAT, SnapshotFile, Snapshots};
+use crate::snapshot::{FORMAT, Reader, SnapshotFile, Snapshots};
 use crate::types::{Address, Group, Vote};
 
 /// A follower that owes an answer for so long is taken for unreachable.
 const STALL: Duration = Duration::from_secs(3);
-
-/// Chunks of a snapshot that are read ahead.
-const READ_AHEAD: usize = 4;
 
 /// Makes clients for members.
 pub(crate) struct Network {
@@ -86,7 +81,7 @@ fn unreachable(error: impl std::error::Error + 'static) -> RPCError<Group> {
 }
 
 impl Peer {
-    fn client(&self, lane: Lane) -> RaftClient<Channel> {
+    fn client(&self, lane: Lane) -> RaftClient<Wire> {
         let addr = self.now_at();
         self.peers.expect(&addr, lane);
         self.peers.client(&addr, lane)
@@ -157,17 +152,13 @@ impl Peer {
             meta: Some(put_snapshot_meta(&snapshot.meta)),
             format: FORMAT,
         };
-        let (parts, receiver) = mpsc::channel(READ_AHEAD);
-        let snapshots = self.snapshots.clone();
-        let read =
-            tokio::task::spawn_blocking(move || read_parts(&snapshots, &snapshot.snapshot, header, &parts));
-        let mut client = self.client(Lane::Snapshot);
-        let response = client.install_snapshot(ReceiverStream::new(receiver)).await;
-        // The reader ends with the stream. If it failed, that is why the receiver did.
-        match read.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(unreachable(error).into()),
-            Err(error) => return Err(unreachable(error).into()),
+        let failure = Arc::new(OnceLock::new());
+        let parts = parts(self.snapshots.clone(), snapshot.snapshot, header, failure.clone());
+        let response = self.client(Lane::Snapshot).install_snapshot(parts).await;
+        // If this side could not read, that is why the other one was not satisfied.
+        if let Some(error) = Arc::into_inner(failure).and_then(OnceLock::into_inner) {
+            let error: std::io::Error = error;
+            return Err(unreachable(error).into());
         }
         let response = response.map_err(unreachable)?.into_inner();
         self.peers.heard(&self.now_at(), Lane::Snapshot);
@@ -201,28 +192,44 @@ fn get_answer(response: wire::AppendResponse) -> Result<StreamAppendResult<Group
     })
 }
 
-/// Until all was read or nobody listens any more.
-fn read_parts(
-    snapshots: &Snapshots,
-    file: &SnapshotFile,
+/// The snapshot as it is sent. If it cannot be read, the stream ends before its end.
+fn parts(
+    snapshots: Snapshots,
+    file: Arc<SnapshotFile>,
     header: wire::SnapshotHeader,
-    parts: &mpsc::Sender<wire::SnapshotPart>,
-) -> Result<(), snapshot::Error> {
+    failure: Arc<OnceLock<std::io::Error>>,
+) -> impl Stream<Item = wire::SnapshotPart> + Send + 'static {
     use wire::snapshot_part::Part;
-    let send = |part| parts.blocking_send(wire::SnapshotPart { part: Some(part) }).is_ok();
-    let mut reader = snapshots.reader(file)?;
-    let mut chunks = 0;
-    if !send(Part::Header(header)) {
-        return Ok(());
-    }
-    while let Some(chunk) = reader.next()? {
-        chunks += 1;
-        if !send(Part::Chunk(chunk.into())) {
-            return Ok(());
+    let part = |part| wire::SnapshotPart { part: Some(part) };
+    async_stream::stream! {
+        yield part(Part::Header(header));
+        let mut reader = match snapshots.reader(&file) {
+            Ok(reader) => reader,
+            Err(error) => return drop(failure.set(error.into())),
+        };
+        for chunks in 0.. {
+            let chunk;
+            (reader, chunk) = match next_chunk(reader).await {
+                Ok(read) => read,
+                Err(error) => return drop(failure.set(error)),
+            };
+            match chunk {
+                Some(chunk) => yield part(Part::Chunk(chunk.into())),
+                None => {
+                    yield part(Part::End(wire::SnapshotEnd { chunks }));
+                    return;
+                }
+            }
         }
     }
-    send(Part::End(wire::SnapshotEnd { chunks }));
-    Ok(())
+}
+
+async fn next_chunk(mut reader: Reader) -> std::io::Result<(Reader, Option<Vec<u8>>)> {
+    blocking(move || {
+        let chunk = reader.next()?;
+        Ok((reader, chunk))
+    })
+    .await?
 }
 
 impl RaftNetworkV2<Group> for Peer {
@@ -283,6 +290,7 @@ impl RaftNetworkV2<Group> for Peer {
         _: RPCOption,
     ) -> Result<SnapshotResponse<Group>, StreamingError<Group>> {
         tokio::select! {
+            biased;
             vote = self.send_snapshot(vote, snapshot) => Ok(SnapshotResponse::new(vote?)),
             closed = cancel => Err(closed.into()),
         }

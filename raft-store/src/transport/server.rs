@@ -19,6 +19,7 @@ use crate::codec::raft::{
     get_entry, get_log_id, get_snapshot_meta, get_vote, put_log_id, put_member, put_vote,
 };
 use crate::codec::violation::put_outcome;
+use crate::host;
 use crate::membership::{self, Change};
 use crate::replicated::Replicated;
 use crate::snapshot::{self, FORMAT};
@@ -286,5 +287,5 @@ async fn receive(
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+    host::blocking(work).await.map_err(|error| Status::internal(error.to_string()))
 }

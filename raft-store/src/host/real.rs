@@ -1,0 +1,30 @@
+//! The machine that the process runs on.
+
+use std::io;
+
+use rand::distr::{Distribution, StandardUniform};
+use tonic::transport::Channel;
+
+use crate::Dial;
+
+#[cfg(not(test))]
+pub(crate) type Runtime = openraft::TokioRuntime;
+#[cfg(not(test))]
+pub(crate) type Wire = Channel;
+
+/// Ids and nonces.
+pub(crate) fn random<T>() -> T
+where
+    StandardUniform: Distribution<T>,
+{
+    rand::random()
+}
+
+/// Does what waits for a disk on a thread where that stops nobody.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+pub(crate) fn dial(dial: &dyn Dial, addr: &str) -> Channel {
+    dial.channel(addr)
+}
