@@ -48,7 +48,7 @@ test: build ## Run all tests (root: they make namespaces, devices and containers
 SEEDS ?= 10000..15000
 
 .PHONY: sim
-sim: ## Simulate managers with thousands of seeds (SEEDS=<first>..<end>); some hundreds are part of the tests
+sim: ## Simulate managers with thousands of seeds (SEEDS=<first>..<end>); some are part of the tests
 	SWARMD_SIM_SEEDS=$(SEEDS) cargo test --locked -p raft-store --lib -- --exact simulation::tests::many --ignored --nocapture
 
 .PHONY: verify

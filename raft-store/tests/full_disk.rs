@@ -55,13 +55,16 @@ async fn a_leader_with_a_full_disk_gives_way_and_comes_back_when_there_is_space(
     small.fill(64 << 10);
     let mut written = 0;
     let full = managers[0].store.clone();
-    let mut failed = tokio::task::spawn(async move { full.failed().await });
-    while !failed.is_finished() {
+    let mut failing = tokio::task::JoinSet::new();
+    failing.spawn(async move { full.failed().await });
+    let reason = loop {
+        if let Some(reason) = failing.try_join_next() {
+            break reason.unwrap();
+        }
         create_node(&managers[1].store, &format!("node{written}")).await;
         written += 1;
         assert!(written < 5000, "the disk has not become full");
-    }
-    let reason = (&mut failed).await.unwrap();
+    };
     assert!(reason.contains("No space left on device") && reason.contains("log-"), "{reason}");
     assert!(!managers[0].leads(), "it leads and cannot write");
     eventually("another leader", || managers[1..].iter().any(Manager::leads).then_some(())).await;

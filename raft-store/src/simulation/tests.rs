@@ -1,4 +1,4 @@
-//! Seeds: some hundreds in every run of the tests, others on demand.
+//! Seeds: more than a hundred in every run of the tests, others on demand.
 //!
 //! `SWARMD_SIM_SEED=<seed>` with `replay` shows one seed, event by event; `SWARMD_SIM_SEEDS=<first>..<end>` with
 //! `many` runs as many as one likes (`make sim`).
@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::story::{Report, run};
 
 /// Seeds of one test: small enough that tests spread over the processors.
-const EACH: u64 = 20;
+const EACH: u64 = 12;
 
 fn run_or_panic(seed: u64) -> Report {
     let outcome = std::panic::catch_unwind(|| run(seed, false));
