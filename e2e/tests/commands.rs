@@ -30,7 +30,7 @@ fn tables_have_dockers_columns() {
     h1.create_network("net", "10.0.9.0/24");
     h1.create_web(&lab, "web", "net", 1);
     for (arguments, columns) in [
-        (&["node", "ls"][..], "ID HOSTNAME STATUS AVAILABILITY MANAGER STATUS ENGINE VERSION"),
+        (&["node", "ls"][..], "ID HOSTNAME STATUS AVAILABILITY MANAGER STATUS LAG ENGINE VERSION"),
         (&["service", "ls"], "ID NAME MODE REPLICAS IMAGE PORTS"),
         (&["service", "ps", "web"], "ID NAME IMAGE NODE DESIRED STATE CURRENT STATE ERROR PORTS"),
         (&["network", "ls"], "NETWORK ID NAME DRIVER SCOPE"),

@@ -72,6 +72,11 @@ fn the_survivor_of_three_managers_goes_on_with_all_services() {
         let shown = h2.ctl(&["service", "ls"]);
         if shown.to_string().contains("3/3") { Ok(()) } else { Err(shown) }
     });
+    wait("no manager to lack anything", PATIENCE, || {
+        let shown = h2.ctl(&["node", "ls", "--format", "{{.Hostname}}:{{.Lag}}"]).ok();
+        let lines: Vec<&str> = shown.lines().collect();
+        if lines == ["h1:0", "h2:0", "h3:", "h4:"] { Ok(()) } else { Err(shown) }
+    });
 }
 
 #[test]

@@ -174,6 +174,7 @@ fn first_node(first: FirstNode) -> Node {
             addr: first.addr,
             leader: false,
             reachability: Reachability::Unknown,
+            lag: None,
         }),
         certificate: Certificate {
             role: Role::Manager,

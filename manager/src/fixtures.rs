@@ -110,6 +110,7 @@ pub fn manager(number: u8, addr: &str) -> Node {
         addr: addr.into(),
         leader: false,
         reachability: Reachability::Unknown,
+        lag: None,
     });
     node
 }

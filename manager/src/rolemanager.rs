@@ -79,7 +79,7 @@ fn unrecorded(node: &Node, members: &[Member]) -> Option<Action> {
 
 /// A member as its node has it. Who leads and who is reached is asked of the group.
 pub fn status(raft_id: RaftId, addr: String) -> ManagerStatus {
-    ManagerStatus { raft_id, addr, leader: false, reachability: Reachability::Unknown }
+    ManagerStatus { raft_id, addr, leader: false, reachability: Reachability::Unknown, lag: None }
 }
 
 /// Runs until the term is over.

@@ -56,6 +56,7 @@ pub fn inspect(node: &Node) -> Value {
             "Leader": manager.leader,
             "Reachability": reachability(manager.reachability),
             "Addr": manager.addr,
+            "Lag": manager.lag,
         });
         members.insert("ManagerStatus".into(), status);
     }

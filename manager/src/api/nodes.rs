@@ -44,13 +44,14 @@ fn admits(filters: &wire::list_nodes_request::Filters, node: &Node) -> bool {
         && any(&filters.roles, |wanted| *wanted == role)
 }
 
-/// With what is only known at this moment: who leads, and who is reached.
+/// With what is only known at this moment: who leads, who is reached, and how far behind each is.
 fn shown(members: &[Member], node: &Node) -> wire::Node {
     let mut shown = wire::Node::from(node);
     if let Some(status) = &mut shown.manager_status {
         let member = members.iter().find(|member| member.raft_id == status.raft_id);
         // One that left the group without a word is nobody whom the others reach.
         let reachability = member.map_or(Reachability::Unreachable, |member| member.reachability);
+        status.lag = member.and_then(|member| member.lag);
         status.leader = member.is_some_and(|member| member.leader);
         status.reachability = wire::raft_member_status::Reachability::from(reachability).into();
     }

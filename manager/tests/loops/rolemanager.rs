@@ -11,8 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::support::*;
 
 fn manager(id: &str, raft_id: RaftId) -> Node {
-    let status =
-        ManagerStatus { raft_id, addr: String::new(), leader: false, reachability: Reachability::Unknown };
+    let status = ManagerStatus {
+        raft_id,
+        addr: String::new(),
+        leader: false,
+        reachability: Reachability::Unknown,
+        lag: None,
+    };
     let mut node = Node { role: Role::Manager, manager: Some(status), ..node(id) };
     node.spec.desired_role = Role::Manager;
     node

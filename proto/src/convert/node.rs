@@ -174,7 +174,8 @@ impl TryFrom<wire::ManagerStatus> for ManagerStatus {
     fn try_from(status: wire::ManagerStatus) -> Result<Self, Error> {
         let reachability =
             enum_in::<wire::raft_member_status::Reachability, _>("reachability", status.reachability)?;
-        Ok(Self { raft_id: status.raft_id, addr: status.addr, leader: status.leader, reachability })
+        let wire::ManagerStatus { raft_id, addr, leader, lag, .. } = status;
+        Ok(Self { raft_id, addr, leader, reachability, lag })
     }
 }
 
@@ -185,6 +186,7 @@ impl From<&ManagerStatus> for wire::ManagerStatus {
             addr: status.addr.clone(),
             leader: status.leader,
             reachability: wire::raft_member_status::Reachability::from(status.reachability).into(),
+            lag: status.lag,
         }
     }
 }

@@ -151,6 +151,8 @@ pub struct ManagerStatus {
     pub leader: bool,
     /// Known at the moment of reading only, never stored.
     pub reachability: Reachability,
+    /// Entries of the log that the manager has not yet got. Known at the moment of reading only, if at all.
+    pub lag: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

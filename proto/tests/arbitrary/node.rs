@@ -74,8 +74,9 @@ prop_compose! {
         addr in text(),
         leader: bool,
         reachability in value::<wire::raft_member_status::Reachability, _>(),
+        lag: Option<u64>,
     ) -> ManagerStatus {
-        ManagerStatus { raft_id, addr, leader, reachability }
+        ManagerStatus { raft_id, addr, leader, reachability, lag }
     }
 }
 

@@ -30,6 +30,7 @@ impl Ls {
                 ("STATUS", "Status"),
                 ("AVAILABILITY", "Availability"),
                 ("MANAGER STATUS", "ManagerStatus"),
+                ("LAG", "Lag"),
                 ("ENGINE VERSION", "EngineVersion"),
             ],
             &rows,
@@ -47,12 +48,15 @@ fn row(node: &Node, is_self: bool) -> Value {
             Reachability::Unknown => "Unknown",
         },
     };
+    let lag = node.manager.as_ref().and_then(|manager| manager.lag);
     json!({
         "ID": node.id.as_str(),
         "Hostname": node.hostname(),
         "Status": docker::capitalized(docker::node::state(node.status.state)),
         "Availability": docker::capitalized(docker::node::availability(node.spec.availability)),
         "ManagerStatus": manager,
+        // Entries of the log. Empty for workers, and where no leader knows.
+        "Lag": lag.map(|lag| lag.to_string()).unwrap_or_default(),
         "EngineVersion": node.description.as_ref().map_or("", |description| &description.engine.version),
         "Self": is_self,
         "Address": node.status.addr,
