@@ -123,7 +123,19 @@ const TABLE: &[Service] = &[
     (
         "swarm.node.v1.Node",
         LOCALS,
-        &["Init", "Join", "Unlock", "Leave", "Info", "AuditNetwork", "LoadImage", "ListImages"],
+        &[
+            "Init",
+            "Join",
+            "Unlock",
+            "Leave",
+            "Info",
+            "AuditNetwork",
+            "LoadImage",
+            "ListImages",
+            "SaveSnapshot",
+            "InspectSnapshot",
+            "RestoreSnapshot",
+        ],
     ),
 ];
 
