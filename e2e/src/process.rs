@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,9 +37,24 @@ pub(crate) fn naming(text: &str) -> BTreeSet<i32> {
     pids.filter(|pid| *pid != own && command_line(*pid).contains(text)).collect()
 }
 
+/// In the middle of an exec a process has no command line, neither the old nor the new one: it is looked at again
+/// until it has, lest it be missed.
 fn command_line(pid: i32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let read = || fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut line = read();
+    let settled = Instant::now() + Duration::from_secs(1);
+    while line.is_empty() && is_in_exec(pid) && Instant::now() < settled {
+        std::thread::yield_now();
+        line = read();
+    }
     String::from_utf8_lossy(&line).replace('\0', " ")
+}
+
+/// Whether a process without a command line may be about to have one: threads of the kernel and the dead never do.
+fn is_in_exec(pid: i32) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000; // include/linux/sched.h
+    let Some((state, flags)) = stat(pid, 0).zip(stat(pid, 6)) else { return false };
+    !matches!(state.as_str(), "Z" | "X") && flags.parse().is_ok_and(|flags: u32| flags & PF_KTHREAD == 0)
 }
 
 /// The processes in the cgroups `name` and below, in whichever hierarchy.
@@ -89,9 +104,13 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
 
 /// When the process started, in clock ticks since boot: tells a process from a later one of the same id.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    stat(pid, 19)?.parse().ok()
+}
+
+/// Field `3 + index` of `/proc/<pid>/stat` (proc(5)); counted from behind the name, which may contain anything.
+fn stat(pid: i32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may contain anything; the start is field 22, the 20th after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    Some(stat.rsplit_once(')')?.1.split_whitespace().nth(index)?.to_owned())
 }
 
 /// The processes with the program name `program` that name `text` in their command line.
@@ -110,4 +129,26 @@ pub fn resident_kib(pid: i32) -> Option<u64> {
 /// How many files and sockets a process has open.
 pub fn open_files(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::naming;
+
+    /// Looked for from the moment of its exec on, a process is found at every look.
+    #[test]
+    fn a_process_in_the_middle_of_an_exec_is_not_missed() {
+        for round in 0..200 {
+            let text = format!("e2e-exec-{}-{round};", std::process::id());
+            let script = format!("exec sh -c 'read line; : {text}'; : {text}");
+            let mut shell =
+                Command::new("sh").args(["-c", &script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+            let missed = (0..3).filter(|_| !naming(&text).contains(&(shell.id() as i32))).count();
+            drop(shell.stdin.take());
+            shell.wait().unwrap();
+            assert_eq!(missed, 0, "in round {round}");
+        }
+    }
 }
