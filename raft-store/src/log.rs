@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::OptionalSend;
+use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
@@ -192,8 +193,12 @@ impl RaftLogReader<Group> for Log {
         self.read(range, usize::MAX).await
     }
 
+    /// What a stream to a follower is about to send may be purged while it waits for its connection: then nothing,
+    /// rather than what comes after the gap. The stream goes on with a heartbeat, and its follower gets a snapshot.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start..end, MESSAGE_BYTES).await
+        let entries = self.read(start..end, MESSAGE_BYTES).await?;
+        let complete = entries.first().is_some_and(|first| first.index() == start);
+        Ok(if complete { entries } else { Vec::new() })
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
