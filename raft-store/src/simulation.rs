@@ -13,6 +13,7 @@ mod faults;
 pub(crate) mod files;
 pub(crate) mod host;
 mod machine;
+mod moves;
 mod network;
 mod runtime;
 mod scenarios;

@@ -45,16 +45,16 @@ async fn add(member: &Replicated, node_id: NodeId, addr: String) -> Result<RaftI
     } else if known.is_none() {
         commit(member, ChangeMembers::AddNodes([(raft_id, address)].into())).await?;
     }
-    if voters(&metrics).contains(&raft_id) {
-        return Ok(raft_id);
+    if !voters(&metrics).contains(&raft_id) {
+        if let Err(error) = caught_up(member, raft_id, addr).await {
+            // It stays a learner, which costs nobody anything, if this manager does not lead any more.
+            let _ = commit(member, ChangeMembers::RemoveNodes([raft_id].into())).await;
+            return Err(error);
+        }
+        commit(member, ChangeMembers::AddVoterIds([raft_id].into())).await?;
     }
-    if let Err(error) = caught_up(member, raft_id, addr).await {
-        // It stays a learner, which costs nobody anything, if this manager does not lead any more.
-        let _ = commit(member, ChangeMembers::RemoveNodes([raft_id].into())).await;
-        return Err(error);
-    }
-    commit(member, ChangeMembers::AddVoterIds([raft_id].into())).await?;
-    // The node's earlier incarnation, with its log lost, will never answer again.
+    // The node's earlier incarnation, with its log lost, will never answer again. Also where an earlier leader got
+    // as far as this and no further.
     for earlier in member.members_now().iter().filter(|m| m.node_id == node_id && m.raft_id != raft_id) {
         remove_member(member, earlier.raft_id).await?;
     }

@@ -82,6 +82,11 @@ impl Disk {
         (inner.off, inner.dies) = (false, None);
     }
 
+    /// By another one, with nothing on it.
+    pub(super) fn replace(&self) {
+        *lock(&self.inner) = Inner::default();
+    }
+
     /// In the middle of the operation after `operations` others.
     pub(super) fn die_in(&self, operations: u32, death: Death) {
         lock(&self.inner).dies = Some((operations, death, None));

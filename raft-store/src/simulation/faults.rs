@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::World;
 use super::disk::{Death, Loss};
+use super::moves::Moves;
 
 pub(super) struct Faults {
     next: Instant,
@@ -27,7 +28,7 @@ impl Faults {
         Self { next: Instant::now(), mending: Vec::new() }
     }
 
-    pub(super) fn step(&mut self, world: &Arc<World>) {
+    pub(super) async fn step(&mut self, world: &Arc<World>, moves: &mut Moves) {
         let now = Instant::now();
         let (due, later) = self.mending.drain(..).partition(|(at, _)| *at <= now);
         self.mending = later;
@@ -35,7 +36,7 @@ impl Faults {
         due.iter().for_each(|(_, mending)| mend(world, *mending));
         if now >= self.next {
             self.next = now + world.millis(50..1500);
-            self.fail(world);
+            self.fail(world, moves).await;
         }
     }
 
@@ -48,10 +49,10 @@ impl Faults {
         self.mending.push((Instant::now() + world.millis(100..5000), mending));
     }
 
-    fn fail(&mut self, world: &Arc<World>) {
+    async fn fail(&mut self, world: &Arc<World>, moves: &mut Moves) {
         let count = world.machines.len();
         let one = world.draw(|chance| chance.random_range(0..count));
-        let kind = world.draw(|chance| chance.random_range(0..16));
+        let kind = world.draw(|chance| chance.random_range(0..18));
         match kind {
             0..4 => self.cut(world, kind, one),
             4 => world.machines[one].kill(),
@@ -80,6 +81,8 @@ impl Faults {
                 self.for_a_while(world, Mending::FullDisk(one));
             }
             14 => world.machines[one].hand_over(),
+            15 => moves.begin(world, one),
+            16 if world.happens(0.5) => moves.lose(world, one).await,
             _ if world.happens(0.2) => {
                 world.machines.iter().for_each(|machine| machine.disk.power_off(Loss::Parts));
             }

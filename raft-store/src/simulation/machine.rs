@@ -3,11 +3,13 @@
 //! A life ends at any moment, with all its tasks and without a word; nothing that it was about to do happens any more.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt;
 use proto::model::NodeId;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -66,7 +68,7 @@ impl Life {
         T: Future + Send + 'static,
         T::Output: Send + 'static,
     {
-        let task = tokio::task::spawn(LIFE.scope(self.clone(), future));
+        let task = tokio::task::spawn(LIFE.scope(self.clone(), unpanicked(self.machine, future)));
         let mut tasks = lock(&self.tasks);
         if tasks.len().is_multiple_of(256) {
             tasks.retain(|task| !task.is_finished());
@@ -99,6 +101,19 @@ impl Life {
             }
             tasks.iter().for_each(AbortHandle::abort);
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A task that panics is a flaw, whoever started it: openraft's own tasks too, whose panics nobody would hear of.
+async fn unpanicked<T: Future>(machine: usize, future: T) -> T::Output {
+    match AssertUnwindSafe(future).catch_unwind().await {
+        Ok(output) => output,
+        Err(panic) => {
+            let reason = panic.downcast_ref::<String>().map(String::as_str);
+            let reason = reason.or(panic.downcast_ref::<&str>().copied()).unwrap_or("of some kind");
+            world().iter().for_each(|world| world.flaw(format_args!("m{machine} panics: {reason}")));
+            resume_unwind(panic)
         }
     }
 }

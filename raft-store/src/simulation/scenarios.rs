@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::ChangeMembers;
 use tokio::time::{Instant, sleep};
 
 use super::World;
 use super::clients;
 use super::disk::{Death, Loss};
 use super::story::{audit, begin, boot, run_with, step};
+use crate::Backend;
+use crate::types::Address;
 
 fn tell(machines: usize, story: impl AsyncFnOnce(&Arc<World>)) {
     let loud = std::env::var_os("SWARMD_SIM_LOUD").is_some();
@@ -98,5 +101,34 @@ fn what_a_dead_process_left_in_the_cache_is_made_durable_before_it_counts() {
         until(world, "it is up", || world.machines[one].store().is_some()).await;
         make(world, one, "afterwards").await;
         everywhere(world, &[one, other], "afterwards").await;
+    });
+}
+
+#[test]
+fn a_dead_incarnation_leaves_the_group_also_when_who_took_in_the_new_one_got_no_further() {
+    tell(3, async |world| {
+        begin(world).await;
+        let leading = leader(world).await;
+        let lost = &world.machines[(leading + 1) % 3];
+        lost.kill();
+        lost.clear().await;
+        lost.disk.replace();
+        boot(world, lost.index);
+        until(world, "it is up", || lost.store().is_some()).await;
+
+        let (life, store) = world.machines[leading].life().zip(world.machines[leading].store()).unwrap();
+        let raft_id = lost.store().unwrap().raft_id();
+        let address = Address { node_id: lost.node_id().to_string(), addr: lost.addr() };
+        let taking_in = life.spawn(async move {
+            let Backend::Replicated(member) = &store.0.backend else { unreachable!("it has a disk") };
+            let learner = ChangeMembers::AddNodes([(raft_id, address.clone())].into());
+            member.raft.change_membership(learner, false).await.unwrap();
+            member.raft.change_membership(ChangeMembers::AddVoterIds([raft_id].into()), false).await.unwrap();
+            store.membership().add(address.node_id.into(), address.addr).await.unwrap();
+            store.membership().members()
+        });
+        until(world, "it is taken in", || taking_in.is_finished()).await;
+        let members = taking_in.await.unwrap();
+        assert_eq!(members.len(), 3, "{members:?}");
     });
 }

@@ -1,5 +1,6 @@
 //! One run: a group is made, everybody writes while everything fails, all is mended, and it comes together again.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::faults::Faults;
 use super::machine::Life;
+use super::moves::Moves;
 use super::{World, clients, lock};
 use crate::fixtures as make;
 use crate::{Store, Transaction};
@@ -64,26 +66,44 @@ pub(super) fn run_with(
 
 async fn play(world: &Arc<World>) {
     begin(world).await;
-    let mut faults = Faults::new();
+    let (mut faults, mut moves) = (Faults::new(), Moves::default());
     let end = Instant::now() + TROUBLE;
     while Instant::now() < end && world.found().is_none() {
         sleep(STEP).await;
         step(world).await;
-        faults.step(world);
+        moves.step(world).await;
+        faults.step(world, &mut moves).await;
     }
     world.note("peace");
     faults.end(world);
     world.set_quiet();
     let end = Instant::now() + PEACE;
     let mut last = Last::new(world);
-    while world.found().is_none() && !last.is_over(world) {
+    while world.found().is_none() && !(moves.are_over() && last.is_over(world)) {
         if Instant::now() > end {
-            world.flaw(format_args!("has not come together again: {}", last.missing(world)));
+            world.flaw(format_args!("has not come together again: {}; {moves:?}", last.missing(world)));
         }
         sleep(STEP).await;
         step(world).await;
+        moves.step(world).await;
     }
-    audit(world);
+    if world.found().is_none() {
+        audit(world);
+        audit_members(world);
+    }
+}
+
+/// Whether the group is made of those who are there, and each votes.
+fn audit_members(world: &World) {
+    let there: BTreeSet<_> = world.machines.iter().filter_map(|m| Some(m.store()?.raft_id())).collect();
+    for machine in &world.machines {
+        let Some(store) = machine.store() else { continue };
+        let members = store.membership().members();
+        let voters: BTreeSet<_> = members.iter().filter(|member| member.voter).map(|m| m.raft_id).collect();
+        if voters != there || members.len() != there.len() {
+            world.flaw(format_args!("m{} has the members {members:?}", machine.index));
+        }
+    }
 }
 
 /// Whether everybody has what was acknowledged.

@@ -10,13 +10,18 @@ use super::story::{Report, run};
 /// Seeds of one test: small enough that tests spread over the processors.
 const EACH: u64 = 12;
 
-fn run_or_panic(seed: u64) -> Report {
+fn try_seed(seed: u64) -> Result<Report, String> {
     let outcome = std::panic::catch_unwind(|| run(seed, false));
-    match outcome {
-        Ok(Ok(report)) => report,
-        Ok(Err(flaw)) => panic!("seed {seed}: {flaw}\n{}", replay_with(seed)),
-        Err(_) => panic!("seed {seed} panicked\n{}", replay_with(seed)),
-    }
+    let flaw = match outcome {
+        Ok(Ok(report)) => return Ok(report),
+        Ok(Err(flaw)) => flaw,
+        Err(_) => "the simulation panicked".into(),
+    };
+    Err(format!("seed {seed}: {flaw}\n    {}", replay_with(seed)))
+}
+
+fn run_or_panic(seed: u64) -> Report {
+    try_seed(seed).unwrap_or_else(|flaw| panic!("{flaw}"))
 }
 
 fn replay_with(seed: u64) -> String {
@@ -82,13 +87,13 @@ fn many() {
     let (first, end) = seeds.split_once("..").expect("<first>..<end>");
     let (first, end): (u64, u64) = (first.parse().unwrap(), end.parse().unwrap());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            scope.spawn(move || {
-                for seed in (first..end).filter(|seed| seed % threads == thread) {
-                    run_or_panic(seed);
-                }
-            });
-        }
+    let run_share = |thread: u64| {
+        let share = (first..end).filter(|seed| seed % threads == thread);
+        share.filter_map(|seed| try_seed(seed).err()).inspect(|flaw| println!("{flaw}")).count()
+    };
+    let failed: usize = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run_share(thread))).collect();
+        running.into_iter().map(|thread| thread.join().expect("panics are caught")).sum()
     });
+    assert_eq!(failed, 0, "so many of {} seeds failed", end - first);
 }
