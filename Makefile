@@ -75,7 +75,7 @@ fix: ## Format, and apply what clippy can mend by itself
 	cargo fmt --all
 
 .PHONY: bench
-bench: ## Measure against Docker's swarm mode and a VXLAN made by hand (release build; takes a while)
+bench: ## Measure against Docker's swarm mode, etcd and a VXLAN made by hand (release build; takes a while)
 	@scripts/setup --bench
 	cargo build --locked --release --workspace --bins
 	cargo bench --locked -p e2e

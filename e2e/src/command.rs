@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// Long enough for every command that ends by itself, also on a loaded machine.
 pub(crate) const BOUND: Duration = Duration::from_secs(120);
 
@@ -111,4 +114,11 @@ pub(crate) fn start_logged(command: &mut Command, log: &Path) -> Child {
         command.spawn()
     });
     started.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
+}
+
+/// Sends the signal and waits until the process has ended.
+pub(crate) fn end(process: &mut Child, signal: Signal) {
+    let pid = Pid::from_raw(process.id() as i32);
+    let ended = kill(pid, signal).map_err(std::io::Error::from).and_then(|()| process.wait());
+    ended.unwrap_or_else(|error| panic!("cannot end process {pid}: {error}"));
 }

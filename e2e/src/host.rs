@@ -203,6 +203,14 @@ impl Host {
         self.spawn(command);
     }
 
+    /// Starts `swarmd` without waiting and without a debug log.
+    pub fn launch_plain(&self) {
+        let (data, exec) = (self.data_root().display().to_string(), self.exec_root().display().to_string());
+        let cgroup = format!("/{}", self.cgroup());
+        let places = ["--data-root", &data, "--exec-root", &exec, "--cgroup-parent", &cgroup];
+        self.launch_with(&[&places[..], &["--host", &self.socket(), "--hostname", &self.name]].concat());
+    }
+
     /// Starts `swarmd` with these arguments and no other.
     pub fn launch_with(&self, arguments: &[&str]) {
         let mut command = self.command(&program("swarmd"));

@@ -3,7 +3,9 @@
 use std::process::Child;
 use std::time::Duration;
 
-use crate::command::{Output, run, start_logged};
+use nix::sys::signal::Signal;
+
+use crate::command::{Output, end, run, start_logged};
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::registry;
@@ -41,12 +43,26 @@ impl<'a> Peer<'a> {
         Self { lab, daemons }
     }
 
+    pub fn daemons_mut(&mut self) -> &mut [Daemon<'a>] {
+        &mut self.daemons
+    }
+
     pub fn daemons(&self) -> &[Daemon<'a>] {
         &self.daemons
     }
 }
 
 impl<'a> Daemon<'a> {
+    /// Ends the daemon and waits for that.
+    pub fn stop(&mut self, signal: Signal) {
+        end(&mut self.process, signal);
+    }
+
+    /// Starts it again after `stop`, without waiting.
+    pub fn restart(&mut self) {
+        *self = Self::start(self.host);
+    }
+
     fn start(host: &'a Host) -> Self {
         let folder = host.folder().display();
         let mut command = host.command("dockerd");
@@ -65,6 +81,15 @@ impl<'a> Daemon<'a> {
 
     fn socket(host: &Host) -> String {
         format!("unix://{}/docker.sock", host.folder().display())
+    }
+
+    /// Path of the socket of its API.
+    pub fn socket_path(&self) -> String {
+        format!("{}/docker.sock", self.host.folder().display())
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.id() as i32
     }
 
     pub fn docker(&self, arguments: &[&str]) -> Output {

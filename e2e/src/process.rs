@@ -126,6 +126,12 @@ pub fn resident_kib(pid: i32) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// Processor time of a process in ticks, a hundred a second.
+pub fn busy_ticks(pid: i32) -> Option<u64> {
+    let ticks = |index| stat(pid, index)?.parse::<u64>().ok();
+    Some(ticks(11)? + ticks(12)?)
+}
+
 /// How many files and sockets a process has open.
 pub fn open_files(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

@@ -26,17 +26,30 @@ impl Lab {
     pub fn swarm_with(story: &str, managers: u8, workers: u8, init: &[&str]) -> Self {
         let lab = Self::new(story, managers + workers);
         lab.hosts().iter().for_each(Host::launch);
-        lab.hosts().iter().for_each(Host::wait_ready);
+        lab.form(managers, init);
+        lab
+    }
 
-        let first = lab.host(1);
+    /// As `swarm` with managers only, each with the settings of a user who names nothing but places: no debug log.
+    pub fn plain_swarm(story: &str, managers: u8) -> Self {
+        let lab = Self::new(story, managers);
+        lab.hosts().iter().for_each(Host::launch_plain);
+        lab.form(managers, &[]);
+        lab
+    }
+
+    /// Makes a swarm of hosts whose `swarmd` was launched.
+    fn form(&self, managers: u8, init: &[&str]) {
+        self.hosts().iter().for_each(Host::wait_ready);
+
+        let first = self.host(1);
         first.init(init);
         let (manager_token, worker_token) = (first.token("manager"), first.token("worker"));
-        for (number, host) in lab.hosts().iter().enumerate().skip(1) {
+        for (number, host) in self.hosts().iter().enumerate().skip(1) {
             let token = if number < usize::from(managers) { &manager_token } else { &worker_token };
             host.join(token, first).ok();
         }
-        first.wait_nodes(usize::from(managers + workers));
-        lab
+        first.wait_nodes(self.hosts().len());
     }
 
     /// Where a running task is: its process and what can be done inside.
