@@ -105,7 +105,7 @@ impl Lab {
     }
 
     /// Path of the network namespace between the hosts.
-    pub(crate) fn bridge(&self) -> String {
+    pub fn bridge(&self) -> String {
         self.site.bridge()
     }
 

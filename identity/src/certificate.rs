@@ -16,6 +16,7 @@ use crate::PrivateKey;
 
 pub(crate) const MANAGER: &str = "swarm-manager";
 pub(crate) const WORKER: &str = "swarm-worker";
+pub(crate) const CA: &str = "swarm-ca";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -152,6 +153,10 @@ impl NodeCertificate {
             .collect()
     }
 
+    pub(crate) fn is_ca(&self) -> bool {
+        parse(self.split_chain().0).expect("it was parsed when it was made").is_ca()
+    }
+
     pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
     }
@@ -187,6 +192,12 @@ impl NodeIdentity {
     pub const fn subject(&self) -> &Subject {
         self.certificate.subject()
     }
+}
+
+/// The names that a node's certificate is for, besides its subject: managers are also reached as the CA.
+pub(crate) fn names_of(subject: &Subject) -> impl Iterator<Item = &str> {
+    let ca = (subject.role == Role::Manager).then_some(CA);
+    [role_name(subject.role), subject.node.as_str()].into_iter().chain(ca)
 }
 
 /// How a role is written in a certificate.

@@ -19,9 +19,15 @@ const EXTENSIONS: &[u8] = &[
     0xff, //
     0x30, 0x0e, 0x06, 0x03, 0x55, 0x1d, 0x0f, 0x01, 0x01, 0xff, 0x04, 0x04, 0x03, 0x02, 0x01, 0x06,
 ];
+/// Of requests (RFC 2986).
+const VERSION_1: &[u8] = &[0x02, 0x01, 0x00];
+/// The attribute with the extensions that a request asks for (RFC 2985, section 5.4.2).
+const EXTENSION_REQUEST: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const CONTEXT_0: u8 = 0xa0;
 const CONTEXT_3: u8 = 0xa3;
 
 /// `serial` is positive. None if `of` or `by` is no certificate.
@@ -46,9 +52,32 @@ pub(crate) fn cross_sign(
             &element(CONTEXT_3, &[&element(SEQUENCE, &[EXTENSIONS])]),
         ],
     );
-    let signature = key.pair().sign(&to_be_signed).ok()?;
+    signed(&to_be_signed, key)
+}
+
+/// A signing request (PEM) for the certificate `of` a root with this key. None if that is no certificate.
+pub(crate) fn request(of: &CertificateDer<'_>, key: &PrivateKey) -> Option<String> {
+    let (_, subject) = x509_parser::parse_x509_certificate(of).ok()?;
+    let extensions = element(SET, &[&element(SEQUENCE, &[EXTENSIONS])]);
+    let attribute = element(SEQUENCE, &[EXTENSION_REQUEST, &extensions]);
+    let to_be_signed = element(
+        SEQUENCE,
+        &[
+            VERSION_1,
+            subject.subject().as_raw(),
+            subject.public_key().raw,
+            &element(CONTEXT_0, &[&attribute]),
+        ],
+    );
+    let request = signed(&to_be_signed, key)?;
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    Some(pem::encode_config(&pem::Pem::new("CERTIFICATE REQUEST", request), config))
+}
+
+fn signed(to_be_signed: &[u8], key: &PrivateKey) -> Option<Vec<u8>> {
+    let signature = key.pair().sign(to_be_signed).ok()?;
     let signature = element(BIT_STRING, &[&[0], &signature]);
-    Some(element(SEQUENCE, &[&to_be_signed, ALGORITHM, &signature]))
+    Some(element(SEQUENCE, &[to_be_signed, ALGORITHM, &signature]))
 }
 
 /// What lies between issuer and subject.

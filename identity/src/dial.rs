@@ -138,7 +138,7 @@ pub(crate) async fn connect(
 }
 
 /// rustls shows the refusals of our own verifier in debug form only, and times as numbers.
-fn legible(error: io::Error) -> io::Error {
+pub(crate) fn legible(error: io::Error) -> io::Error {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
     match tls {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::RootCertStore;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::certificate::NodeCertificate;
 use crate::dial::clock;
@@ -92,15 +93,20 @@ impl RootCertificate {
     }
 
     /// Whether it is one certificate, and valid at `time`.
-    pub(crate) fn is_valid_until(&self, time: SystemTime) -> bool {
-        let mut certificates = CertificateDer::pem_slice_iter(self.pem.as_bytes());
-        let (first, rest) = (certificates.next(), certificates.next());
-        let Some(Ok(first)) = first.filter(|_| rest.is_none()) else { return false };
+    pub fn is_valid_until(&self, time: SystemTime) -> bool {
+        let Some(first) = self.single() else { return false };
         let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let parsed = x509_parser::parse_x509_certificate(&first);
         parsed.is_ok_and(|(_, parsed)| {
             u64::try_from(parsed.validity().not_after.timestamp()).is_ok_and(|until| until > since_epoch)
         })
+    }
+
+    /// DER of the certificate, if there is no other.
+    pub fn single(&self) -> Option<CertificateDer<'static>> {
+        let mut certificates = CertificateDer::pem_slice_iter(self.pem.as_bytes());
+        let (first, rest) = (certificates.next(), certificates.next());
+        first.filter(|_| rest.is_none())?.ok()
     }
 
     pub(crate) fn anchors(&self) -> Arc<RootCertStore> {
@@ -113,6 +119,26 @@ impl RootCertificate {
         let (leaf, intermediates) = certificate.split_chain();
         tls::chain_verifier(self)
             .verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(since_epoch))
+            .map(drop)
+            .map_err(|error| clock::complaint(&error).map_or(Error::Untrusted(error), Error::Time))
+    }
+}
+
+impl RootCertificate {
+    /// Whether clients that know this root will take `certificate` for that of the server `name`, at `now`.
+    pub(crate) fn verify_server(
+        &self,
+        certificate: &NodeCertificate,
+        name: &str,
+        now: SystemTime,
+    ) -> Result<(), Error> {
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (leaf, intermediates) = certificate.split_chain();
+        let unusable =
+            || Error::Untrusted(rustls::Error::General(format!("{name:?} is no name of a server")));
+        let name = ServerName::try_from(name).map_err(|_| unusable())?;
+        tls::server_verifier(self.anchors())
+            .verify_server_cert(leaf, intermediates, &name, &[], UnixTime::since_unix_epoch(since_epoch))
             .map(drop)
             .map_err(|error| clock::complaint(&error).map_or(Error::Untrusted(error), Error::Time))
     }

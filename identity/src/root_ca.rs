@@ -8,10 +8,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use proto::model::Role;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyUsagePurpose, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::CertificateDer;
@@ -21,7 +20,6 @@ use crate::certificate::{self, NodeCertificate, NodeIdentity, Subject, role_name
 use crate::root::{self, RootCertificate};
 use crate::{PrivateKey, cross_sign, csr, private_key};
 
-const ROOT_NAME: &str = "swarm-ca";
 const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// How far clocks of two nodes may be apart.
 const BACKDATE: Duration = Duration::from_secs(3600);
@@ -63,7 +61,9 @@ impl RootCa {
     pub fn generate(now: SystemTime) -> Result<Self, Error> {
         let key = PrivateKey::generate()?;
         let mut params = params(now, ROOT_LIFETIME)?;
-        params.distinguished_name.push(DnType::CommonName, ROOT_NAME);
+        // Written as Go writes it, so that an external CA can sign it for the same subject, byte by byte.
+        let name = certificate::CA.try_into().map_err(Error::Sign)?;
+        params.distinguished_name.push(DnType::CommonName, DnValue::PrintableString(name));
         // Without a path limit, so that a later root can be cross-signed.
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -95,11 +95,6 @@ impl RootCa {
         let (of, by) = (first(other), self.signing_certificate());
         let signed = cross_sign::cross_sign(&of, &by, &self.key, &random_serial()?);
         Ok(pem_of(&signed.ok_or(Error::CrossSign)?))
-    }
-
-    /// Whether this is the only certificate and stays valid for so long.
-    pub fn is_valid_for(&self, time: Duration, now: SystemTime) -> bool {
-        self.certificate.is_valid_until(now + time)
     }
 
     pub const fn certificate(&self) -> &RootCertificate {
@@ -142,7 +137,7 @@ impl RootCa {
     }
 
     /// The first of the bundle is the one that signs.
-    fn signing_certificate(&self) -> CertificateDer<'static> {
+    pub(crate) fn signing_certificate(&self) -> CertificateDer<'static> {
         first(&self.certificate)
     }
 }
@@ -170,16 +165,11 @@ fn params(now: SystemTime, lifetime: Duration) -> Result<CertificateParams, Erro
 
 fn node_params(subject: &Subject, lifetime: Duration, now: SystemTime) -> Result<CertificateParams, Error> {
     let role = role_name(subject.role);
-    let mut names = vec![role, subject.node.as_str()];
-    if subject.role == Role::Manager {
-        names.push(ROOT_NAME);
-    }
-
     let mut params = params(now, lifetime)?;
     params.distinguished_name.push(DnType::OrganizationName, subject.cluster.as_str());
     params.distinguished_name.push(DnType::OrganizationalUnitName, role);
     params.distinguished_name.push(DnType::CommonName, subject.node.as_str());
-    for name in names {
+    for name in certificate::names_of(subject) {
         params.subject_alt_names.push(SanType::DnsName(name.try_into().map_err(Error::Sign)?));
     }
     params.is_ca = IsCa::ExplicitNoCa;
@@ -200,6 +190,7 @@ fn random_serial() -> Result<[u8; 20], Error> {
 
 #[cfg(test)]
 mod tests {
+    use proto::model::Role;
     use rcgen::KeyPair;
 
     use super::*;

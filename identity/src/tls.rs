@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ConfigBuilder, ServerConfig, WantsVerifier};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 
 use crate::certificate::{MANAGER, NodeIdentity};
 use crate::root::RootCertificate;
@@ -53,6 +53,25 @@ pub fn blind() -> Result<Arc<ClientConfig>, Error> {
     Ok(finish(client_builder(Arc::new(Anyone::new(provider())))?.with_no_client_auth()))
 }
 
+/// For a client of an external CA under one of `roots`; it is shown `identity`, if there is one.
+pub(crate) fn signer<'a>(
+    identity: Option<&NodeIdentity>,
+    roots: impl Iterator<Item = &'a RootCertificate>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let mut anchors = RootCertStore::empty();
+    anchors.extend(roots.flat_map(|root| root.anchors().roots.clone()));
+    let config = client_builder(server_verifier(Arc::new(anchors)))?;
+    let mut config = match identity {
+        None => config.with_no_client_auth(),
+        Some(identity) => {
+            config.with_client_auth_cert(identity.certificate().chain().to_vec(), identity.key().der())?
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// The name that every manager's certificate has.
 pub fn manager_name() -> ServerName<'static> {
     ServerName::try_from(MANAGER).expect("swarm-manager is a valid name")
@@ -66,11 +85,15 @@ pub(crate) fn chain_verifier(root: &RootCertificate) -> Arc<dyn ClientCertVerifi
         .expect("a root has at least one anchor and there are no revocation lists")
 }
 
-fn manager_verifier(root: &RootCertificate, cluster: Option<ClusterId>) -> Arc<dyn ServerCertVerifier> {
-    let chain = WebPkiServerVerifier::builder_with_provider(root.anchors(), provider())
+/// Checks that a server's chain ends in one of `roots`, and its name.
+pub(crate) fn server_verifier(roots: Arc<RootCertStore>) -> Arc<WebPkiServerVerifier> {
+    WebPkiServerVerifier::builder_with_provider(roots, provider())
         .build()
-        .expect("a root has at least one anchor and there are no revocation lists");
-    Arc::new(ManagerOnly::new(chain, cluster))
+        .expect("a root has at least one anchor and there are no revocation lists")
+}
+
+fn manager_verifier(root: &RootCertificate, cluster: Option<ClusterId>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(ManagerOnly::new(server_verifier(root.anchors()), cluster))
 }
 
 fn client_builder(

@@ -16,6 +16,9 @@ mod services;
 mod tasks;
 mod validate;
 
+use std::sync::Arc;
+
+use identity::{Clock, Signers};
 use proto::wire::{self, control_server};
 use raft_store::Store;
 use tonic::{Request, Response, Status};
@@ -29,11 +32,13 @@ pub use validate::subnet as validate_subnet;
 pub struct Control {
     store: Store,
     managers: Managers,
+    clock: Clock,
+    signers: Arc<Signers>,
 }
 
 impl Control {
-    pub fn new(store: Store) -> Self {
-        Self { managers: Managers::of(&store), store }
+    pub fn new(store: Store, clock: Clock, signers: Arc<Signers>) -> Self {
+        Self { managers: Managers::of(&store), store, clock, signers }
     }
 }
 

@@ -1,21 +1,23 @@
 //! Certificates for nodes: who shows a join token becomes a node, who has a certificate gets the next one.
 //!
-//! Decides who gets a certificate and in which role; how one is made is `identity`'s. Any manager signs, at once, with
-//! the root key that is in the store.
+//! Decides who gets a certificate and in which role; how one is made is `identity`'s. Any manager signs, or has it
+//! signed (`signer`), before anything is written: a node that cannot have a certificate leaves no trace.
 //!
 //! Invariant: a certificate says what the store says. A role is never taken from a request: it is the token's for
 //! a new node, and the store's for one that is known.
 
-pub(crate) mod issue;
+pub mod change;
+mod issue;
 pub mod rotation;
+pub mod signer;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use identity::{Clock, Peer};
+use identity::{Clock, Peer, Signers, Subject};
 use proto::convert::{Error as Malformed, Within};
-use proto::model::{Availability, Certificate, Cluster, Membership, Node, NodeId, Sensitive};
+use proto::model::{Availability, Certificate, Cluster, Membership, NodeId, Role, Sensitive};
 use proto::wire::{
     self, GetRootCaCertificateRequest, GetRootCaCertificateResponse, GetUnlockKeyRequest,
     GetUnlockKeyResponse, IssueNodeCertificateRequest, IssueNodeCertificateResponse,
@@ -27,11 +29,15 @@ use tonic::{Request, Response, Status};
 
 use crate::api::limits;
 use crate::error::{Error, status};
+use issue::Signed;
+use signer::Signer;
 
 /// Requests that are worked on at a time: each costs a signature and an entry of the log.
 const AT_A_TIME: usize = 8;
 /// Requests that may wait for their turn. More are told to come again.
 const WAITING: usize = 256;
+/// Often enough for a certificate to enter the store while roles and roots change.
+const ATTEMPTS: usize = 8;
 /// Far above any request for a P-256 key.
 const LONGEST_REQUEST: usize = 16 * 1024;
 
@@ -39,6 +45,7 @@ const LONGEST_REQUEST: usize = 16 * 1024;
 pub struct Ca {
     store: Store,
     clock: Clock,
+    signers: Arc<Signers>,
     /// Apart, so that a crowd of strangers keeps no node from its next certificate.
     nodes: Arc<Queue>,
     strangers: Arc<Queue>,
@@ -66,8 +73,8 @@ impl Queue {
 }
 
 impl Ca {
-    pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, nodes: Arc::default(), strangers: Arc::default() }
+    pub fn new(store: Store, clock: Clock, signers: Arc<Signers>) -> Self {
+        Self { store, clock, signers, nodes: Arc::default(), strangers: Arc::default() }
     }
 
     fn cluster(&self) -> Result<Arc<Cluster>, Status> {
@@ -95,25 +102,44 @@ impl Ca {
             .within("request")
             .map_err(Error::from)?;
         let id = NodeId::from_random(rand::random());
-        let now = self.clock.now();
-        let created = self.store.update(|tx| issue::admit(tx, &id, csr, token, availability, now));
-        created.await.map_err(status)?;
-        tracing::info!(node = %id, "a node has joined");
-        Ok(id)
+        for _ in 0..ATTEMPTS {
+            let cluster = self.cluster()?;
+            let signed = self.sign(&cluster, &id, issue::role_of(&cluster, token)?, csr).await?;
+            let created = self.store.update(|tx| issue::admit(tx, &signed, token, availability));
+            if created.await.map_err(status)? {
+                tracing::info!(node = %id, "a node has joined");
+                return Ok(id);
+            }
+        }
+        Err(changing())
     }
 
     /// The next certificate of a node that is known, in the role that it has now.
     async fn renew(&self, id: &NodeId, csr: &str) -> Result<NodeId, Status> {
-        let now = self.clock.now();
-        let updated = self.store.update(|tx| {
-            let node = tx.node(id).ok_or_else(|| Error::not_found("node", id))?;
-            let node = Node { certificate: issue::sign(tx, id, node.role, csr, now)?, ..Node::clone(node) };
-            tx.update(node);
-            Ok(())
-        });
-        updated.await.map_err(status)?;
-        Ok(id.clone())
+        for _ in 0..ATTEMPTS {
+            let role = issue::known(&self.store.view(), id)?.role;
+            let cluster = self.cluster()?;
+            let signed = self.sign(&cluster, id, role, csr).await?;
+            let updated = self.store.update(|tx| issue::renew(tx, &signed));
+            if updated.await.map_err(status)? {
+                return Ok(id.clone());
+            }
+        }
+        Err(changing())
     }
+
+    /// Nothing is written yet.
+    async fn sign(&self, cluster: &Cluster, id: &NodeId, role: Role, csr: &str) -> Result<Signed, Error> {
+        let subject = Subject { node: id.clone(), role, cluster: cluster.id.clone() };
+        let lifetime = cluster.spec.ca.node_cert_expiry;
+        let signer = Signer::of(cluster)?;
+        let chain = signer.sign(&self.signers, csr, &subject, lifetime, self.clock.now()).await?;
+        Ok(Signed::new(cluster, subject, csr, chain))
+    }
+}
+
+fn changing() -> Status {
+    Status::unavailable("the root or the node's role changes just now: try again")
 }
 
 #[tonic::async_trait]

@@ -1,8 +1,12 @@
 //! The objects with which a swarm begins: the cluster and its first node.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use identity::{JoinToken, RootCa, UnlockKey};
+use identity::{
+    JoinToken, NodeCertificate, NodeIdentity, PrivateKey, RootCa, RootCertificate, Signers, Subject,
+    UnlockKey,
+};
 use ipnet::{IpNet, Ipv4Net};
 use proto::model::{
     Availability, Certificate, Cluster, ClusterId, ClusterSpec, IssuanceState, JoinTokens, ManagerStatus,
@@ -12,7 +16,7 @@ use proto::model::{
 use raft_store::{Object, RaftId, Tables, Transaction};
 
 use crate::api::validate_subnet;
-use crate::ca::issue;
+use crate::ca::signer::{self, Signer};
 use crate::error::Error;
 
 /// What a cluster is called unless it is named.
@@ -149,13 +153,27 @@ pub fn take_over(tx: &mut Transaction, first: FirstNode) {
     tx.create(first_node(first));
 }
 
-/// With which the swarm of `view` signs certificates.
+/// An identity for the manager `node` of the swarm of `view`, and the root that it is to trust.
 ///
 /// # Errors
-/// There is no swarm, or its key cannot be used.
-pub fn root_ca(view: &Tables) -> Result<RootCa, Error> {
+/// There is no swarm, or nobody signs for it: its key cannot be used, or its external CA does not sign.
+pub async fn identity_in(
+    view: &Tables,
+    node: NodeId,
+    signers: &Signers,
+    now: SystemTime,
+) -> Result<(NodeIdentity, RootCertificate), Error> {
     let missing = || Error::Precondition("there is no swarm".into());
-    issue::root_ca(view.cluster().ok_or_else(missing)?)
+    let cluster = view.cluster().ok_or_else(missing)?;
+    let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
+    let key = PrivateKey::generate().map_err(|error| internal(&error))?;
+    let csr = key.signing_request().map_err(|error| internal(&error))?;
+    let subject = Subject { node, role: Role::Manager, cluster: cluster.id.clone() };
+    let lifetime = cluster.spec.ca.node_cert_expiry;
+    let chain = Signer::of(cluster)?.sign(signers, &csr, &subject, lifetime, now).await?;
+    let certificate = NodeCertificate::from_pem(&chain).map_err(|error| internal(&error))?;
+    let identity = NodeIdentity::new(certificate, key).map_err(|error| internal(&error))?;
+    Ok((identity, signer::certificate(&cluster.root_ca.cert)?))
 }
 
 fn first_node(first: FirstNode) -> Node {
@@ -197,8 +215,6 @@ fn host(addr: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
 
     fn refusal(change: impl FnOnce(&mut NetworkDefaults)) -> String {

@@ -31,6 +31,9 @@ pub enum Error {
     Precondition(String),
     #[error("{0}")]
     Denied(String),
+    /// It may work later.
+    #[error("{0}")]
+    Unavailable(String),
     /// Nothing that the client could mend.
     #[error("{0}")]
     Internal(String),
@@ -60,6 +63,7 @@ impl Error {
             Self::OutOfSequence { .. } => Code::Aborted,
             Self::Precondition(_) => Code::FailedPrecondition,
             Self::Denied(_) => Code::PermissionDenied,
+            Self::Unavailable(_) => Code::Unavailable,
             Self::Internal(_) => Code::Internal,
         }
     }

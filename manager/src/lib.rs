@@ -78,6 +78,8 @@ pub struct Config {
     pub node: NodeId,
     /// How other managers are reached: an `identity::Dialer`.
     pub connect: Arc<dyn Connect>,
+    /// How external CAs are asked.
+    pub signers: Arc<identity::Signers>,
     /// The wall clock.
     pub clock: identity::Clock,
 }
@@ -110,7 +112,7 @@ struct Services {
 impl Manager {
     /// Starts everything. The store is open; whether it leads or has caught up does not matter.
     pub fn start(config: Config) -> Self {
-        let Config { store, cluster, node, connect, clock } = config;
+        let Config { store, cluster, node, connect, clock, signers } = config;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let peers = Peers::new(connect);
         let sessions = Arc::new(Sessions::default());
@@ -120,8 +122,8 @@ impl Manager {
         let diagnosis = Diagnosis::new(node.clone(), store.clone(), Arc::clone(&sessions), peers.clone());
         let (directory, followed) = Directory::new(store.clone(), sessions, node.clone(), peers.clone());
         let logs = Logs::new(node, store.clone(), peers.clone(), stop.clone());
-        let ca = Ca::new(store.clone(), clock.clone());
-        let control = Control::new(store.clone());
+        let ca = Ca::new(store.clone(), clock.clone(), Arc::clone(&signers));
+        let control = Control::new(store.clone(), clock.clone(), signers);
         let services = Services {
             keys: KeysServer::new(control.clone()),
             control: ControlServer::new(control).max_decoding_message_size(LARGEST_REQUEST),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use identity::{CertificateDir, Clock, Credentials, Dialer, listener};
+use identity::{CertificateDir, Clock, Credentials, Dialer, Signers, listener};
 use manager::Manager;
 use proto::model::NodeId;
 use proto::wire::JoinRequest;
@@ -94,6 +94,7 @@ impl ManagerSide {
             cluster: place.credentials.current().identity().subject().cluster.clone(),
             node: place.node_id.clone(),
             connect: Arc::new(place.dialer.clone()),
+            signers: Arc::new(Signers::new(place.credentials.clone(), Clock::system())),
             clock: Clock::system(),
         });
         let stop = CancellationToken::new();

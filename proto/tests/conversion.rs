@@ -85,9 +85,15 @@ fn what_is_not_supported_is_refused_and_not_dropped() {
     );
 
     let external = wire::ExternalCa { url: "https://ca".into(), ..Default::default() };
-    let ca = wire::CaConfig { external_cas: vec![external], ..Default::default() };
-    let refused = CaConfig::try_from(ca).unwrap_err().to_string();
-    assert_eq!(refused, "external_cas: external certificate authorities are not supported by this version");
+    let refused = |external| {
+        let ca = wire::CaConfig { external_cas: vec![external], ..Default::default() };
+        CaConfig::try_from(ca).unwrap_err().to_string()
+    };
+    let other = wire::ExternalCa { protocol: 1, ..external.clone() };
+    assert!(refused(other).starts_with("external_cas[0].protocol has the value \"1\""));
+    let options = [("profile".to_owned(), "x".to_owned())].into();
+    let optioned = wire::ExternalCa { options, ..external };
+    assert!(refused(optioned).starts_with("external_cas[0].options has the value \"profile\""));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `swarm …`: forming, joining and leaving a swarm, and its settings.
 
 mod ca;
+mod external_ca;
 mod init;
 mod join;
 mod join_token;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use identity::{JoinToken, RootCa, RootDigest, UnlockKey, root_ca};
+use identity::{JoinToken, RootCa, RootCertificate, RootDigest, UnlockKey, root_ca};
 use proto::convert::Within;
 use proto::model::{Cluster, ClusterSpec, RaftConfig, Sensitive};
 use proto::wire::{
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::filter::common;
 use super::{Control, limits, validate};
-use crate::ca::rotation;
+use crate::ca::change::{self, Next};
 use crate::cluster::DEFAULT_NAME;
 use crate::error::{Error, status};
 
@@ -56,20 +56,26 @@ pub(super) async fn update(
     request: UpdateClusterRequest,
 ) -> Result<UpdateClusterResponse, Status> {
     let version = request.cluster_version.unwrap_or_default().index;
-    let given = request.spec.as_ref().map(given_root).transpose()?.flatten();
+    let now = api.clock.now();
+    let given = request.spec.as_ref().map(|spec| given_root(spec, now)).transpose()?.flatten();
     let spec = validate(request.spec)?;
     let rotation = request.rotation.unwrap_or_default();
+    let current = |tables: &Tables| {
+        let cluster = find(tables, &request.cluster_id)?;
+        if cluster.meta.version != version {
+            return Err(Error::OutOfSequence { kind: "cluster", id: cluster.id.to_string() });
+        }
+        Ok(Arc::clone(cluster))
+    };
+    let cluster = current(&api.store.view())?;
+    if spec.annotations.name != cluster.spec.annotations.name {
+        let remedy = format!("a cluster keeps its name, which is {:?}", cluster.spec.annotations.name);
+        return Err(Error::invalid("spec.annotations.name", &spec.annotations.name, remedy).into());
+    }
+    let prepared = change::prepare(&cluster, spec, given, &api.signers, now).await?;
     let updated = api.store.update(|tx| {
-        let current = find(tx, &request.cluster_id)?;
-        if current.meta.version != version {
-            return Err(Error::OutOfSequence { kind: "cluster", id: current.id.to_string() });
-        }
-        let mut cluster = Cluster { spec: spec.clone(), ..Cluster::clone(current) };
-        if cluster.spec.annotations.name != current.spec.annotations.name {
-            let remedy = format!("a cluster keeps its name, which is {:?}", current.spec.annotations.name);
-            return Err(Error::invalid("spec.annotations.name", &cluster.spec.annotations.name, remedy));
-        }
-        rotate_root(&mut cluster, given.as_ref(), tx.now())?;
+        current(tx)?;
+        let mut cluster = prepared.clone();
         rotate(&mut cluster, rotation)?;
         lock(&mut cluster, rotation)?;
         tx.update(cluster);
@@ -124,17 +130,15 @@ fn between(field: &str, value: Duration, allowed: std::ops::RangeInclusive<Durat
     Err(Error::invalid(field, format!("{value:?}"), remedy))
 }
 
-/// The root that the settings name, which is no setting itself.
-fn given_root(spec: &wire::ClusterSpec) -> Result<Option<RootCa>, Error> {
+/// The root that the settings name, which is no setting itself. Without its key, only an external CA can sign in its
+/// name.
+fn given_root(spec: &wire::ClusterSpec, now: SystemTime) -> Result<Option<Next>, Error> {
     let Some(ca) = &spec.ca_config else { return Ok(None) };
     let field = |name: &str| format!("spec.ca_config.{name}");
     let refused = |name: &str, reason: String| Error::Refused { field: field(name), reason };
     match (ca.signing_ca_cert.is_empty(), ca.signing_ca_key.is_empty()) {
         (true, true) => return Ok(None),
-        (false, false) => {}
-        (false, true) => {
-            return Err(refused("signing_ca_key", "the key of the certificate must be given, too".into()));
-        }
+        (false, _) => {}
         (true, false) => {
             return Err(refused("signing_ca_cert", "the certificate of the key must be given, too".into()));
         }
@@ -146,28 +150,20 @@ fn given_root(spec: &wire::ClusterSpec) -> Result<Option<RootCa>, Error> {
     };
     let certificate = text("signing_ca_cert", &ca.signing_ca_cert)?;
     let key = text("signing_ca_key", &ca.signing_ca_key)?;
-    let root = RootCa::from_pem(&certificate, &key).map_err(|error| match error {
+    let next = if key.is_empty() {
+        RootCertificate::from_pem(&certificate).map(Next::External).map_err(root_ca::Error::Root)
+    } else {
+        RootCa::from_pem(&certificate, &key).map(Next::Own)
+    };
+    let next = next.map_err(|error| match error {
         root_ca::Error::Root(error) => refused("signing_ca_cert", error.to_string()),
         error => refused("signing_ca_key", error.to_string()),
     })?;
-    Ok(Some(root))
-}
-
-fn rotate_root(cluster: &mut Cluster, given: Option<&RootCa>, now: SystemTime) -> Result<(), Error> {
-    let forced = cluster.spec.ca.force_rotate != cluster.root_ca.last_forced_rotation;
-    cluster.root_ca.last_forced_rotation = cluster.spec.ca.force_rotate;
-    match given {
-        Some(given) if !given.is_valid_for(SHORTEST_ROOT, now) => Err(Error::Refused {
-            field: "spec.ca_config.signing_ca_cert".into(),
-            reason: "one certificate is needed, and it must be valid for another year at least".into(),
-        }),
-        Some(given) => rotation::begin(cluster, given, now),
-        None if forced => {
-            let next = RootCa::generate(now).map_err(|error| Error::Internal(error.to_string()))?;
-            rotation::begin(cluster, &next, now)
-        }
-        None => Ok(()),
+    if !next.certificate().is_valid_until(now + SHORTEST_ROOT) {
+        let reason = "one certificate is needed, and it must be valid for another year at least";
+        return Err(refused("signing_ca_cert", reason.into()));
     }
+    Ok(Some(next))
 }
 
 fn rotate(cluster: &mut Cluster, rotation: KeyRotation) -> Result<(), Error> {

@@ -1,45 +1,72 @@
-//! Who may have a certificate, and the certificate. No I/O: the store's content and the time are passed in.
+//! Who may have a certificate, and what becomes of one in the store. No I/O: the store's content is passed in.
+//!
+//! Signing may take a while and fail, as an external CA may do it. So it happens first, on what a manager knows, and a
+//! certificate enters the store only if all that it says still holds there.
 
-use std::time::SystemTime;
-
-use identity::{JoinToken, RootCa, Subject};
+use identity::{JoinToken, Subject};
 use proto::model::{
     Availability, Certificate, Cluster, IssuanceState, Membership, Node, NodeId, NodeSpec, Role, Sensitive,
 };
 use raft_store::{Tables, Transaction};
 
+use super::signer;
 use crate::error::Error;
 
-/// Creates the node that has shown `token`, with its certificate.
+/// A certificate that has not entered the store yet.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    certificate: Certificate,
+    subject: Subject,
+    /// The root in whose name it was signed.
+    root: Vec<u8>,
+    /// The root that it was to take the place of.
+    instead_of: Option<Vec<u8>>,
+}
+
+impl Signed {
+    pub fn new(cluster: &Cluster, subject: Subject, csr: &str, chain: String) -> Self {
+        let (root, instead_of) = roots(cluster);
+        let certificate = Certificate {
+            role: subject.role,
+            csr: csr.as_bytes().to_vec(),
+            state: IssuanceState::Issued,
+            error: String::new(),
+            chain: chain.into_bytes(),
+            cn: subject.node.to_string(),
+        };
+        Self { certificate, subject, root, instead_of }
+    }
+
+    /// Whether it would be signed in the same way now, for `role`.
+    fn holds(&self, cluster: &Cluster, role: Role) -> bool {
+        let (root, instead_of) = roots(cluster);
+        (&root, &instead_of, role) == (&self.root, &self.instead_of, self.subject.role)
+    }
+}
+
+fn roots(cluster: &Cluster) -> (Vec<u8>, Option<Vec<u8>>) {
+    let instead_of = cluster.root_ca.rotation.as_ref().map(|_| cluster.root_ca.cert.clone());
+    (signer::wanted(&cluster.root_ca).0.to_vec(), instead_of)
+}
+
+/// Creates the node that has shown `token`, with its certificate. False: it does not hold any more, sign again.
 ///
 /// Void if the cluster has changed since it was read: a token that was replaced opens nothing, though this manager may
 /// not have heard of it yet.
 pub fn admit(
     tx: &mut Transaction,
-    id: &NodeId,
-    csr: &str,
+    signed: &Signed,
     token: &str,
     availability: Availability,
-    now: SystemTime,
-) -> Result<(), Error> {
-    let cluster = cluster(tx)?.id.clone();
-    let node = new_node(tx, id, csr, token, availability, now)?;
-    tx.expect_unchanged(cluster);
-    tx.create(node);
-    Ok(())
-}
-
-fn new_node(
-    tables: &Tables,
-    id: &NodeId,
-    csr: &str,
-    token: &str,
-    availability: Availability,
-    now: SystemTime,
-) -> Result<Node, Error> {
-    let role = role_of(cluster(tables)?, token)?;
-    Ok(Node {
-        id: id.clone(),
+) -> Result<bool, Error> {
+    let cluster = cluster(tx)?;
+    let (id, role) = (cluster.id.clone(), role_of(cluster, token)?);
+    if !signed.holds(cluster, role) {
+        return Ok(false);
+    }
+    tx.expect_unchanged(id);
+    tx.create(Node {
+        id: signed.subject.node.clone(),
         meta: Default::default(),
         spec: NodeSpec {
             annotations: Default::default(),
@@ -50,13 +77,28 @@ fn new_node(
         description: None,
         status: Default::default(),
         manager: None,
-        certificate: sign(tables, id, role, csr, now)?,
+        certificate: signed.certificate.clone(),
         role,
-    })
+    });
+    Ok(true)
+}
+
+/// Gives a node that is known its next certificate. False: it does not hold any more, sign again.
+pub fn renew(tx: &mut Transaction, signed: &Signed) -> Result<bool, Error> {
+    let node = known(tx, &signed.subject.node)?;
+    if !signed.holds(cluster(tx)?, node.role) {
+        return Ok(false);
+    }
+    tx.update(Node { certificate: signed.certificate.clone(), ..node });
+    Ok(true)
+}
+
+pub fn known(tables: &Tables, id: &NodeId) -> Result<Node, Error> {
+    tables.node(id).map(|node| Node::clone(node)).ok_or_else(|| Error::not_found("node", id))
 }
 
 /// Both tokens are compared, whichever it is, and in constant time.
-fn role_of(cluster: &Cluster, token: &str) -> Result<Role, Error> {
+pub fn role_of(cluster: &Cluster, token: &str) -> Result<Role, Error> {
     let tokens = &cluster.root_ca.join_tokens;
     let is = |known: &Sensitive<String>| {
         known.expose().parse::<JoinToken>().is_ok_and(|known| known.matches_text(token))
@@ -72,62 +114,7 @@ fn role_of(cluster: &Cluster, token: &str) -> Result<Role, Error> {
     }
 }
 
-/// A certificate for `id` in `role`, for the key that is in `csr`.
-pub fn sign(
-    tables: &Tables,
-    id: &NodeId,
-    role: Role,
-    csr: &str,
-    now: SystemTime,
-) -> Result<Certificate, Error> {
-    let cluster = cluster(tables)?;
-    let subject = Subject { node: id.clone(), role, cluster: cluster.id.clone() };
-    let signed = signer(cluster)?.sign(csr, &subject, cluster.spec.ca.node_cert_expiry, now);
-    let chain = signed.map_err(|error| match error {
-        identity::root_ca::Error::Request(error) => {
-            Error::Refused { field: "csr".into(), reason: error.to_string() }
-        }
-        error => Error::Internal(error.to_string()),
-    })?;
-    Ok(Certificate {
-        role,
-        csr: csr.as_bytes().to_vec(),
-        state: IssuanceState::Issued,
-        error: String::new(),
-        chain: chain.into_bytes(),
-        cn: id.to_string(),
-    })
-}
-
-/// While the root is being replaced, the next one signs, and shows that the one so far vouches for it.
-fn signer(cluster: &Cluster) -> Result<RootCa, Error> {
-    match &cluster.root_ca.rotation {
-        None => root_ca(cluster),
-        Some(next) => {
-            let cross_signed = text(&next.cross_signed)?.to_owned();
-            Ok(authority(&next.cert, &next.key)?.with_intermediate(cross_signed))
-        }
-    }
-}
-
-/// The root so far.
-pub fn root_ca(cluster: &Cluster) -> Result<RootCa, Error> {
-    authority(&cluster.root_ca.cert, &cluster.root_ca.key)
-}
-
-fn authority(certificate: &[u8], key: &Sensitive<Vec<u8>>) -> Result<RootCa, Error> {
-    RootCa::from_pem(text(certificate)?, text(key.expose())?).map_err(unusable)
-}
-
-fn text(pem: &[u8]) -> Result<&str, Error> {
-    std::str::from_utf8(pem).map_err(|_| unusable("is not text"))
-}
-
-fn unusable(why: impl std::fmt::Display) -> Error {
-    Error::Internal(format!("the swarm's root CA cannot be used: {why}"))
-}
-
-fn cluster(tables: &Tables) -> Result<&Cluster, Error> {
+pub fn cluster(tables: &Tables) -> Result<&Cluster, Error> {
     let missing =
         || Error::Precondition("this manager has not caught up with the swarm yet: ask another".into());
     tables.cluster().map(|cluster| &**cluster).ok_or_else(missing)

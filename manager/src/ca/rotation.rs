@@ -1,72 +1,30 @@
 //! Replaces the root certificate while everything goes on.
 //!
 //! The cluster object holds the state: the root so far, and beside it the next one with its certificate signed by the
-//! old key. From the beginning on the next key signs what nodes ask for, and the cross-signed certificate goes along,
+//! old key. From the beginning on the next root signs what nodes ask for, and the cross-signed certificate goes along,
 //! so that it is good under either root. Each node is asked to renew; once all say that the next root has issued
 //! their certificates, it takes the old one's place and the join tokens change. Nodes then are told the new root.
 //!
-//! Begins at an operator's word, in the same transaction as the change of settings; goes on in a loop of the leader.
+//! Begins at an operator's word, with the change of settings (`change`); goes on in a loop of the leader.
 //! All is read off the store, so a new leader goes on where the old one stopped.
 //!
 //! Invariant: the old root goes only when no node needs it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use identity::certificate::Issuer;
-use identity::{JoinToken, RootCa, RootCertificate, Subject};
+use identity::{JoinToken, RootCertificate};
 use proto::model::{
-    Cluster, IssuanceState, JoinTokens, Node, NodeId, Role, RootCa as State, RootRotation, Sensitive,
+    CaConfig, Cluster, ClusterSpec, IssuanceState, JoinTokens, Node, NodeId, RootCa as State, RootRotation,
+    Sensitive,
 };
 use raft_store::{Change, Object, Tables, Transaction};
 
-use crate::error::Error;
+use super::change;
 use crate::reconcile::{Plan, Planned, Scope};
 
 /// Nodes that are asked in one entry of the log, so that they do not all come at once.
 const AT_ONCE: usize = 200;
-/// How long the certificate would be valid by which a new root is tried.
-const PROBE: Duration = Duration::from_secs(3600);
-
-/// `next` is to be the root; what is under way is replaced.
-pub fn begin(cluster: &mut Cluster, next: &RootCa, now: SystemTime) -> Result<(), Error> {
-    let key = Sensitive::new(next.key().expose_pem().as_bytes().to_vec());
-    let cert = next.certificate().pem().as_bytes().to_vec();
-    if cert == cluster.root_ca.cert {
-        // Back to what it was before: nothing was given up yet.
-        cluster.root_ca.rotation = None;
-        return Ok(());
-    }
-    if let Some(rotation) = &cluster.root_ca.rotation
-        && rotation.cert == cert
-    {
-        return Ok(());
-    }
-    let refused = |reason: &str| Error::Refused {
-        field: "spec.ca_config.signing_ca_cert".into(),
-        reason: reason.into(),
-    };
-    let current = super::issue::root_ca(cluster)?;
-    if current.key().public_key() == next.key().public_key() {
-        return Err(refused("it has the key of the root that there is: a new root needs a new key"));
-    }
-    let cross_signed = current.cross_sign(next.certificate());
-    let cross_signed = cross_signed.map_err(|error| Error::Internal(error.to_string()))?;
-    if !is_good(next, &current, &cross_signed, now) {
-        return Err(refused("what it signs would not be accepted by all nodes"));
-    }
-    cluster.root_ca.rotation = Some(RootRotation { cert, key, cross_signed: cross_signed.into_bytes() });
-    Ok(())
-}
-
-/// Whether what `next` signs is good under both roots: a certificate that somebody else has made may be odd.
-fn is_good(next: &RootCa, current: &RootCa, cross_signed: &str, now: SystemTime) -> bool {
-    let subject = Subject { node: "probe".into(), role: Role::Manager, cluster: "probe".into() };
-    let next = next.clone().with_intermediate(cross_signed.to_owned());
-    next.issue(&subject, PROBE, now).is_ok_and(|probe| {
-        let good = |root: &RootCa| root.certificate().verify(probe.certificate(), now).is_ok();
-        good(current) && good(&next)
-    })
-}
 
 /// Who must have issued the certificates of all nodes.
 fn wanted(cluster: &Cluster) -> Option<Issuer> {
@@ -161,7 +119,10 @@ fn finish(cert: &[u8], tx: &mut Transaction) {
     let is_done = plan(tx, &cluster) == [Action::Finish(cert.to_vec())];
     let (true, Some(root_ca)) = (is_done, successor(&cluster.root_ca, rotation)) else { return };
     tracing::info!(root = root_ca.cert_digest, "the root certificate was replaced");
-    tx.update(Cluster { root_ca, ..cluster });
+    // The others have nobody any more to sign for.
+    let external = change::signers_of(&cluster.spec.ca.external, cert);
+    let ca = CaConfig { external, ..cluster.spec.ca };
+    tx.update(Cluster { root_ca, spec: ClusterSpec { ca, ..cluster.spec }, ..cluster });
 }
 
 /// None if there is no randomness for tokens: it is tried again.

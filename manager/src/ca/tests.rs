@@ -1,9 +1,7 @@
 //! Who gets a certificate, and which.
 
-use std::time::SystemTime;
-
 use identity::{Connection, JoinToken, NodeCertificate, PrivateKey, RootCertificate, RootDigest};
-use proto::model::{ClusterId, Role};
+use proto::model::{ClusterId, Node, Role};
 use proto::wire::node_ca_server::NodeCa as _;
 use tonic::Code;
 
@@ -36,10 +34,14 @@ struct Swarm {
     manager: String,
 }
 
+fn ca(store: &Store) -> Ca {
+    Ca::new(store.clone(), Clock::system(), Arc::new(Signers::anonymous(Clock::system())))
+}
+
 async fn swarm() -> Swarm {
     let store = fixtures::store().await;
     let tokens = store.view().cluster().unwrap().root_ca.join_tokens.clone();
-    let ca = Ca::new(store.clone(), Clock::system());
+    let ca = ca(&store);
     Swarm { store, ca, worker: tokens.worker.into_inner(), manager: tokens.manager.into_inner() }
 }
 
@@ -145,8 +147,9 @@ async fn a_crowd_is_told_to_come_again() {
 #[tokio::test]
 async fn a_token_that_is_replaced_meanwhile_opens_nothing() {
     let swarm = swarm().await;
-    let csr = application("").csr;
-    let csr = std::str::from_utf8(&csr).unwrap();
+    let csr = PrivateKey::generate().unwrap().signing_request().unwrap();
+    let cluster = swarm.ca.cluster().unwrap();
+    let signed = swarm.ca.sign(&cluster, &"n1".into(), Role::Worker, &csr).await.unwrap();
     let mut looks = 0;
     let admitted = swarm.store.update(|tx| {
         looks += 1;
@@ -157,9 +160,31 @@ async fn a_token_that_is_replaced_meanwhile_opens_nothing() {
             cluster.root_ca.join_tokens.worker = proto::model::Sensitive::new(fresh.to_string());
             futures_util::FutureExt::now_or_never(put(&swarm.store, [cluster])).unwrap();
         }
-        issue::admit(tx, &"n1".into(), csr, &swarm.worker, Availability::Active, SystemTime::now())
+        issue::admit(tx, &signed, &swarm.worker, Availability::Active)
     });
     let refused = status(admitted.await.unwrap_err());
     assert_eq!((refused.code(), looks), (Code::PermissionDenied, 2));
     assert_eq!(swarm.store.view().nodes().count(), 0);
+}
+
+#[tokio::test]
+async fn a_certificate_for_what_has_changed_meanwhile_is_made_anew() {
+    let swarm = swarm().await;
+    let id = swarm.issue(Peer::Anonymous, application(&swarm.worker)).await.unwrap();
+    let csr = PrivateKey::generate().unwrap().signing_request().unwrap();
+    let cluster = swarm.ca.cluster().unwrap();
+    let signed = swarm.ca.sign(&cluster, &id, Role::Worker, &csr).await.unwrap();
+    let enters = async |signed: &Signed| swarm.store.update(|tx| issue::renew(tx, signed)).await.unwrap();
+    assert!(enters(&signed).await);
+    let mut promoted = Node::clone(swarm.store.view().node(&id).unwrap());
+    promoted.role = Role::Manager;
+    put(&swarm.store, [promoted]).await;
+    assert!(!enters(&signed).await, "it is of another role");
+
+    let signed = swarm.ca.sign(&cluster, &id, Role::Manager, &csr).await.unwrap();
+    assert!(enters(&signed).await);
+    let mut cluster = Cluster::clone(&cluster);
+    cluster.root_ca.cert = fixtures::cluster().root_ca.cert;
+    put(&swarm.store, [cluster]).await;
+    assert!(!enters(&signed).await, "it is of another root");
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::{Clock, Connection, Peer};
+use identity::{Clock, Connection, Peer, Signers};
 use manager::{Config, Connect, Manager};
 use proto::model::{NodeId, Role};
 use raft_store::{Leadership, Store};
@@ -78,6 +78,7 @@ impl Swarm {
             cluster: CLUSTER.into(),
             node: id.into(),
             connect: Arc::new(Plain),
+            signers: Arc::new(Signers::anonymous(Clock::system())),
             clock: Clock::system(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

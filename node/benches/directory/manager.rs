@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use identity::{Clock, Connection, Peer};
+use identity::{Clock, Connection, Peer, Signers};
 use proto::model::{Endpoint as ServiceEndpoint, *};
 use proto::raft::liveness_server::{Liveness, LivenessServer};
 use proto::raft::{BeatRequest, BeatResponse};
@@ -86,6 +86,7 @@ async fn begin(store: &Store) -> SocketAddr {
         cluster: "cluster1".into(),
         node: "manager1".into(),
         connect: Arc::new(leader().await),
+        signers: Arc::new(Signers::anonymous(Clock::system())),
         clock: Clock::system(),
     });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

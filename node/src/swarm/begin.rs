@@ -74,6 +74,11 @@ impl Wishes {
         let mut spec = request.spec.unwrap_or_default();
         spec.annotations.get_or_insert_default().name = manager::cluster::DEFAULT_NAME.into();
         let spec = manager::api::validate_cluster(Some(spec))?;
+        if !spec.ca.external.is_empty() {
+            let reason = "a new swarm begins with a root of its own, for which no external CA can sign: change to its \
+                          root afterwards";
+            return Err(Error::Invalid { field: "spec.ca_config.external_cas", reason: reason.into() });
+        }
         let mut network = NetworkDefaults::default();
         if !request.default_addr_pool.is_empty() {
             let pools = request.default_addr_pool.iter().map(|pool| pool_in(pool));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::{Credentials, Subject, UnlockKey};
+use identity::{Clock, Credentials, Signers, UnlockKey};
 use manager::cluster::{self, FirstNode};
 use proto::local::{InitRequest, RestoreSnapshotRequest};
 use proto::model::{Availability, NodeId, Role};
@@ -98,12 +98,10 @@ async fn restore(context: &Arc<Context>, how: Restoration, backup: Backup) -> Re
     let Restoration { record, availability } = how;
     let listener = bind(record.listen).await?;
     let (view, now) = (backup.view(), SystemTime::now());
-    let root_ca = cluster::root_ca(&view)?;
     let found = view.cluster().ok_or(raft_store::backup::Error::Empty)?;
     let node = NodeId::from_random(rand::random());
-    let subject = Subject { node: node.clone(), role: Role::Manager, cluster: found.id.clone() };
-    let identity = root_ca.issue(&subject, found.spec.ca.node_cert_expiry, now)?;
-    let root = root_ca.certificate().clone();
+    let signers = Signers::anonymous(Clock::system());
+    let (identity, root) = cluster::identity_in(&view, node.clone(), &signers, now).await?;
     let credentials = Credentials::new(identity.clone(), root.clone())?;
     // So that nothing of a locked swarm is ever on this disk in clear.
     let unlock_key = found.unlock_key.as_ref().and_then(|key| UnlockKey::from_bytes(key.expose()).ok());

@@ -8,10 +8,11 @@ use super::scalar::{
 };
 use super::{Error, Within};
 use crate::model::{
-    CaConfig, Cluster, ClusterSpec, DispatcherConfig, JoinTokens, OrchestrationConfig, RaftConfig, RootCa,
-    RootRotation, Sensitive,
+    CaConfig, Cluster, ClusterSpec, DispatcherConfig, ExternalCa, JoinTokens, OrchestrationConfig,
+    RaftConfig, RootCa, RootRotation, Sensitive,
 };
 use crate::wire;
+use crate::wire::external_ca::CaProtocol;
 
 impl TryFrom<wire::Cluster> for Cluster {
     type Error = Error;
@@ -94,6 +95,7 @@ impl From<&ClusterSpec> for wire::ClusterSpec {
             ca_config: Some(wire::CaConfig {
                 node_cert_expiry: duration_out(spec.ca.node_cert_expiry),
                 force_rotate: spec.ca.force_rotate,
+                external_cas: spec.ca.external.iter().map(Into::into).collect(),
                 ..Default::default()
             }),
             task_defaults: Some(wire::TaskDefaults { log_driver }),
@@ -124,13 +126,36 @@ impl TryFrom<wire::CaConfig> for CaConfig {
     type Error = Error;
 
     fn try_from(config: wire::CaConfig) -> Result<Self, Error> {
-        if !config.external_cas.is_empty() {
-            return Err(Error::unsupported("external_cas", "external certificate authorities"));
-        }
+        let external = each("external_cas", config.external_cas, ExternalCa::try_from)?;
         let expiry = duration("node_cert_expiry", config.node_cert_expiry)?;
         // A certificate to change to is acted upon once and is no setting.
         let node_cert_expiry = expiry.unwrap_or(Self::default().node_cert_expiry);
-        Ok(Self { node_cert_expiry, force_rotate: config.force_rotate })
+        Ok(Self { node_cert_expiry, external, force_rotate: config.force_rotate })
+    }
+}
+
+impl TryFrom<wire::ExternalCa> for ExternalCa {
+    type Error = Error;
+
+    fn try_from(ca: wire::ExternalCa) -> Result<Self, Error> {
+        if ca.protocol != i32::from(CaProtocol::Cfssl) {
+            return Err(Error::invalid("protocol", ca.protocol, "cfssl"));
+        }
+        if let Some(option) = ca.options.keys().next() {
+            return Err(Error::invalid("options", option, "no options"));
+        }
+        Ok(Self { url: ca.url, root: ca.ca_cert })
+    }
+}
+
+impl From<&ExternalCa> for wire::ExternalCa {
+    fn from(ca: &ExternalCa) -> Self {
+        Self {
+            protocol: CaProtocol::Cfssl.into(),
+            url: ca.url.clone(),
+            ca_cert: ca.root.clone(),
+            ..Self::default()
+        }
     }
 }
 

@@ -80,18 +80,29 @@ impl Default for DispatcherConfig {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaConfig {
-    /// Life of a node's certificate.
+    /// Life of a node's certificate. Where an external CA signs, that decides.
     pub node_cert_expiry: Duration,
+    /// Who signs instead of the managers, asked in turn.
+    pub external: Vec<ExternalCa>,
     /// A counter; raised, the root changes to a new one.
     pub force_rotate: u64,
 }
 
 impl Default for CaConfig {
     fn default() -> Self {
-        Self { node_cert_expiry: Duration::from_secs(90 * 24 * 3600), force_rotate: 0 }
+        let node_cert_expiry = Duration::from_secs(90 * 24 * 3600);
+        Self { node_cert_expiry, external: Vec::new(), force_rotate: 0 }
     }
+}
+
+/// Signs by the CFSSL API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExternalCa {
+    pub url: String,
+    /// PEM: the root in whose name it signs. Empty in a request: the one that the swarm has.
+    pub root: Vec<u8>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

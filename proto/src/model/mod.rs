@@ -20,8 +20,8 @@ mod state;
 mod task;
 
 pub use cluster::{
-    CaConfig, Cluster, ClusterSpec, DispatcherConfig, JoinTokens, OrchestrationConfig, RaftConfig, RootCa,
-    RootRotation,
+    CaConfig, Cluster, ClusterSpec, DispatcherConfig, ExternalCa, JoinTokens, OrchestrationConfig,
+    RaftConfig, RootCa, RootRotation,
 };
 pub use health::{Health, HealthState, Probe};
 pub use hosts::{Family, Hosts, Usage, number};

@@ -28,13 +28,14 @@ prop_compose! {
         (heartbeat_period, node_cert_expiry) in (duration(), duration()),
         default_log_driver in option::of(driver()),
         (auto_lock_managers, force_rotate) in any::<(bool, u64)>(),
+        external in few((text(), few(any::<u8>())).prop_map(|(url, root)| ExternalCa { url, root })),
     ) -> ClusterSpec {
         ClusterSpec {
             annotations,
             orchestration: OrchestrationConfig { task_history_retention_limit },
             raft,
             dispatcher: DispatcherConfig { heartbeat_period },
-            ca: CaConfig { node_cert_expiry, force_rotate },
+            ca: CaConfig { node_cert_expiry, external, force_rotate },
             default_log_driver,
             auto_lock_managers,
         }

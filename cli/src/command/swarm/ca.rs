@@ -1,15 +1,16 @@
 //! `swarm ca`: shows the root certificate, or replaces it and follows that.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use proto::model::{Cluster, Node};
-use proto::wire::{CaConfig, ClusterSpec, UpdateClusterRequest, Version};
+use proto::wire::{ClusterSpec, UpdateClusterRequest, Version};
 
+use super::external_ca::{self, ExternalCa, read};
 use crate::client::{Answer as _, Client};
 use crate::{resolve, units};
 
@@ -21,12 +22,16 @@ pub struct Ca {
     /// Replace the root certificate by a new one, or by that of --ca-cert
     #[arg(long)]
     rotate: bool,
-    /// Certificate of the new root (PEM)
-    #[arg(long, value_name = "FILE", requires_all = ["rotate", "ca_key"])]
+    /// Certificate of the new root (PEM), whose key is in --ca-key, or with an --external-ca
+    #[arg(long, value_name = "FILE", requires = "rotate")]
     ca_cert: Option<PathBuf>,
     /// Its key (PKCS#8 PEM, on the curve P-256)
     #[arg(long, value_name = "FILE", requires_all = ["rotate", "ca_cert"])]
     ca_key: Option<PathBuf>,
+    /// Who signs in the name of the new root: protocol=cfssl,url=https://...[,cacert=FILE]; may be given several times
+    /// [default of cacert: --ca-cert]
+    #[arg(long, value_name = "SIGNER", requires = "rotate")]
+    external_ca: Vec<ExternalCa>,
     /// Validity of node certificates from now on
     #[arg(long, value_name = "DURATION", value_parser = units::duration, requires = "rotate")]
     cert_expiry: Option<Duration>,
@@ -44,8 +49,15 @@ impl Ca {
         if !self.rotate {
             return print(&cluster);
         }
+        if self.ca_cert.is_some() && self.ca_key.is_none() && self.external_ca.is_empty() {
+            bail!("--ca-cert: its key must be given with --ca-key, or who has it with --external-ca");
+        }
         self.begin(client, &cluster).await?;
-        if self.detach { Ok(()) } else { follow(client, self.quiet).await }
+        if self.detach {
+            return Ok(());
+        }
+        follow(client, self.quiet).await?;
+        if self.quiet { Ok(()) } else { print(&resolve::cluster(client).await?) }
     }
 
     async fn begin(&self, client: &Client, cluster: &Cluster) -> Result<()> {
@@ -54,24 +66,28 @@ impl Ca {
         if let Some(expiry) = self.cert_expiry {
             ca.node_cert_expiry = expiry.try_into().ok();
         }
-        spec.ca_config = Some(match (&self.ca_cert, &self.ca_key) {
-            (Some(cert), Some(key)) => {
-                CaConfig { signing_ca_cert: read(cert)?, signing_ca_key: read(key)?, ..ca }
-            }
-            _ => CaConfig { force_rotate: ca.force_rotate + 1, ..ca },
-        });
-        let request = UpdateClusterRequest {
-            cluster_id: cluster.id.to_string(),
-            cluster_version: Some(Version { index: cluster.meta.version }),
-            spec: Some(spec),
-            rotation: None,
-        };
-        client.control().update_cluster(request).await.answer().map(drop)
+        match &self.ca_cert {
+            Some(cert) => ca.signing_ca_cert = read(cert)?,
+            None => ca.force_rotate += 1,
+        }
+        ca.signing_ca_key = self.ca_key.as_deref().map_or_else(|| Ok(Vec::new()), read)?;
+        if !self.external_ca.is_empty() {
+            ca.external_cas = external_ca::read_all(&self.external_ca, &ca.signing_ca_cert)?;
+        }
+        spec.ca_config = Some(ca);
+        change(client, cluster, spec).await
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+/// Begins what `spec` says of the root.
+pub async fn change(client: &Client, cluster: &Cluster, spec: ClusterSpec) -> Result<()> {
+    let request = UpdateClusterRequest {
+        cluster_id: cluster.id.to_string(),
+        cluster_version: Some(Version { index: cluster.meta.version }),
+        spec: Some(spec),
+        rotation: None,
+    };
+    client.control().update_cluster(request).await.answer().map(drop)
 }
 
 /// The root that the swarm has, or shall have.
@@ -126,7 +142,7 @@ fn der(pem: &[u8]) -> Vec<u8> {
 }
 
 /// Leaving early changes nothing of what the managers do.
-async fn follow(client: &Client, quiet: bool) -> Result<()> {
+pub async fn follow(client: &Client, quiet: bool) -> Result<()> {
     let mut last = String::new();
     loop {
         let cluster = resolve::cluster(client).await?;
@@ -136,7 +152,7 @@ async fn follow(client: &Client, quiet: bool) -> Result<()> {
             eprintln!("{last}");
         }
         if progress.done {
-            return if quiet { Ok(()) } else { print(&cluster) };
+            return Ok(());
         }
         tokio::time::sleep(PERIOD).await;
     }

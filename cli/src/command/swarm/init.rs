@@ -1,10 +1,12 @@
 //! `swarm init`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use proto::local::{InfoRequest, InitRequest};
-use proto::wire::{ClusterSpec, node_spec};
+use proto::wire::{self, ClusterSpec, node_spec};
 
+use super::ca;
+use super::external_ca::{ExternalCa, read_all};
 use super::settings::Settings;
 use super::unlock_key;
 use super::{Availability, join_command};
@@ -38,12 +40,18 @@ pub struct Init {
     /// On a manager that has lost the others for good: go on with all that it has, as the only manager
     #[arg(long, conflicts_with_all = ["data_path_port", "default_addr_pool", "default_addr_pool_mask_length", "availability"])]
     force_new_cluster: bool,
+    /// Who is to sign certificates instead of the managers: protocol=cfssl,url=https://...,cacert=FILE; may be given
+    /// several times. The root of the new swarm changes to that of cacert at once
+    #[arg(long, value_name = "SIGNER", conflicts_with = "force_new_cluster")]
+    external_ca: Vec<ExternalCa>,
     #[command(flatten)]
     settings: Settings,
 }
 
 impl Init {
     pub async fn run(self, client: &Client) -> Result<()> {
+        // Before anything is made.
+        let signers = Signers::read(&self.external_ca)?;
         let mut spec = ClusterSpec::default();
         self.settings.apply(&mut spec);
         let autolock = spec.encryption_config.is_some_and(|config| config.auto_lock_managers);
@@ -64,12 +72,49 @@ impl Init {
             return Ok(());
         }
         println!("Swarm initialized: current node ({node_id}) is now a manager.\n");
+        if let Some(signers) = signers {
+            signers.appoint(client).await?;
+        }
         print_invitation(client).await?;
         if autolock {
             println!();
             unlock_key::print(client, false).await?;
         }
         Ok(())
+    }
+}
+
+/// External CAs, all for one root, to which the new swarm changes: its own first one nobody else has the key of.
+struct Signers {
+    root: Vec<u8>,
+    all: Vec<wire::ExternalCa>,
+}
+
+impl Signers {
+    fn read(given: &[ExternalCa]) -> Result<Option<Self>> {
+        let all = read_all(given, &[])?;
+        let Some(first) = all.first() else { return Ok(None) };
+        let root = first.ca_cert.clone();
+        if root.is_empty() || all.iter().any(|ca| ca.ca_cert != root) {
+            bail!(
+                "--external-ca: cacert=<file> must name the root in whose name it signs, the same for all: a new swarm \
+                 begins with a root of its own, for which no external CA can sign"
+            );
+        }
+        Ok(Some(Self { root, all }))
+    }
+
+    async fn appoint(self, client: &Client) -> Result<()> {
+        let cluster = resolve::cluster(client).await?;
+        let mut spec = ClusterSpec::from(&cluster.spec);
+        let ca = spec.ca_config.get_or_insert_default();
+        (ca.signing_ca_cert, ca.external_cas) = (self.root, self.all);
+        let appointed = ca::change(client, &cluster, spec).await;
+        appointed.context(
+            "the swarm has begun, with a root of its own that its managers sign for; to change to the external CA, mend \
+             this and run \"swarmctl swarm ca --rotate --ca-cert <cacert> --external-ca ...\"",
+        )?;
+        ca::follow(client, true).await
     }
 }
 
