@@ -189,6 +189,13 @@ impl Host {
         self.launch_in(&[("PATH", &programs.display().to_string())]);
     }
 
+    /// Starts a `swarmd` whose clock is off by `offset`, as faketime writes it: `+365d`.
+    pub fn launch_at(&self, offset: &str) {
+        let library = run("sh", &["-c", "ls /usr/lib/*/faketime/libfaketime.so.1"]).ok();
+        let clock = [("LD_PRELOAD", library.as_str()), ("FAKETIME", offset)];
+        self.launch_in(&[&clock[..], &[("FAKETIME_DONT_FAKE_MONOTONIC", "1")]].concat());
+    }
+
     fn launch_in(&self, environment: &[(&str, &str)]) {
         let (data, exec) = (self.data_root().display().to_string(), self.exec_root().display().to_string());
         let cgroup = format!("/{}", self.cgroup());

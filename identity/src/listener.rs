@@ -2,15 +2,16 @@
 //!
 //! Decides who gets past the handshake; what he may call is decided per request. Handshakes run side by side in tasks
 //! that the stream owns and that end with it. Their time and their number are bounded; when there are too many, the
-//! oldest is given up, not the newest refused: an honest client needs milliseconds, so the oldest is the one that
-//! does not speak. The same holds for connections of clients that have shown no certificate.
+//! oldest of the address with the most is given up, not the newest refused: an honest client needs milliseconds, so the
+//! oldest is the one that does not speak. The same holds for connections of clients that have shown no certificate.
+//! Nodes have room of their own: what has shown a good certificate counts for neither.
 
 mod lease;
 mod open;
+mod queue;
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,20 +20,25 @@ use futures_util::stream::{self, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::certificate::Subject;
 use crate::credentials::Credentials;
+use crate::dial::clock;
 use crate::peer::{Connection, Peer};
 use crate::socket;
 use lease::{Lease, Leases};
 use open::Hold;
 pub use open::Open;
+use queue::{Queue, Stands};
 
 /// A breath when the process is out of descriptors or memory: accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// At most one word about wrong clocks in so long.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -60,9 +66,10 @@ pub fn incoming(
     limits: Limits,
     open: Open,
 ) -> impl Stream<Item = io::Result<Io<TlsStream<TcpStream>>>> + Send {
-    let (handshakes, order) = (JoinSet::new(), VecDeque::new());
+    let (handshakes, order) = (JoinSet::new(), Queue::new(limits.handshakes));
     let leases = Leases::new(limits.stranger, limits.strangers);
-    let accepting = Accepting { listener, credentials, limits, handshakes, order, leases, open };
+    let accepting =
+        Accepting { listener, credentials, limits, handshakes, order, leases, open, complained: None };
     stream::unfold(accepting, |mut accepting| async move {
         let io = accepting.next().await;
         Some((Ok(io), accepting))
@@ -88,11 +95,19 @@ struct Accepting {
     listener: TcpListener,
     credentials: Credentials,
     limits: Limits,
-    handshakes: JoinSet<io::Result<Io<TlsStream<TcpStream>>>>,
-    /// Handshakes, oldest first; some of them have ended.
-    order: VecDeque<AbortHandle>,
+    handshakes: JoinSet<Result<Io<TlsStream<TcpStream>>, Refused>>,
+    /// Some of them have ended.
+    order: Queue<AbortHandle>,
     leases: Leases,
     open: Open,
+    /// When a wrong clock was told of last.
+    complained: Option<Instant>,
+}
+
+/// A handshake that has failed.
+struct Refused {
+    remote: SocketAddr,
+    error: io::Error,
 }
 
 impl Accepting {
@@ -102,13 +117,13 @@ impl Accepting {
                 Some(ended) = self.handshakes.join_next() => match ended {
                     Ok(Ok(mut io)) => {
                         match &io.connection.peer {
-                            Peer::Anonymous => io.lease = Some(self.leases.grant()),
+                            Peer::Anonymous => io.lease = Some(self.leases.grant(io.address())),
                             Peer::Node { id, .. } => io.hold = Some(self.open.hold(id)),
                             Peer::Local => {}
                         }
                         return io;
                     }
-                    Ok(Err(error)) => tracing::debug!(%error, "refused a connection"),
+                    Ok(Err(error)) => self.note(&error),
                     Err(error) => tracing::debug!(%error, "gave up a handshake"),
                 },
                 accepted = self.listener.accept() => match accepted {
@@ -119,29 +134,37 @@ impl Accepting {
         }
     }
 
-    fn begin(&mut self, stream: TcpStream, remote: SocketAddr) {
-        if self.handshakes.len() >= self.limits.handshakes {
-            self.give_up_oldest();
-        }
-        let acceptor = TlsAcceptor::from(self.credentials.current().server());
-        let limit = self.limits.handshake;
-        let handshake = async move {
-            let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no handshake from {remote}"));
-            tokio::time::timeout(limit, shake_hands(acceptor, stream, remote)).await.map_err(|_| late())?
-        };
-        self.order.push_back(self.handshakes.spawn(handshake));
-        if self.order.len() > 2 * self.limits.handshakes {
-            self.order.retain(|handshake| !handshake.is_finished());
+    /// That a clock is wrong is worth a word, but not one for each attempt.
+    fn note(&mut self, refused: &Refused) {
+        let Refused { remote, error } = refused;
+        let complaint = error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(clock::complaint);
+        match complaint {
+            Some(complaint) if self.complained.is_none_or(|at| at.elapsed() > COMPLAINT_PERIOD) => {
+                self.complained = Some(Instant::now());
+                tracing::warn!("a connection from {remote} has failed: {complaint}");
+            }
+            _ => tracing::debug!(%remote, %error, "refused a connection"),
         }
     }
 
-    fn give_up_oldest(&mut self) {
-        while let Some(oldest) = self.order.pop_front() {
-            if !oldest.is_finished() {
-                oldest.abort();
-                return;
-            }
+    fn begin(&mut self, stream: TcpStream, remote: SocketAddr) {
+        let acceptor = TlsAcceptor::from(self.credentials.current().server());
+        let limit = self.limits.handshake;
+        let handshake = async move {
+            let shaken = tokio::time::timeout(limit, shake_hands(acceptor, stream, remote)).await;
+            let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            shaken.map_err(|error| Refused { remote, error })
+        };
+        let handshake = self.handshakes.spawn(handshake);
+        if let Some(out) = self.order.push(remote.ip(), handshake) {
+            out.abort();
         }
+    }
+}
+
+impl Stands for AbortHandle {
+    fn is_over(&self) -> bool {
+        self.is_finished()
     }
 }
 
@@ -178,6 +201,11 @@ pub struct Io<S> {
 impl<S> Io<S> {
     pub const fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Of the other side; of a local process, none in particular.
+    fn address(&self) -> IpAddr {
+        self.connection.remote.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |remote| remote.ip())
     }
 }
 

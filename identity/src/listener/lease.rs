@@ -1,8 +1,8 @@
 //! For how long a connection may last whose client has shown no certificate.
 //!
-//! A lease ends with its time, or when there are too many: then it is the oldest one that ends.
+//! A lease ends with its time, or when there are too many (see `queue`).
 
-use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,12 +10,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::queue::{Queue, Stands};
+
 #[derive(Debug)]
 pub(super) struct Leases {
     time: Duration,
-    most: usize,
-    /// Oldest first; some of the connections are closed.
-    granted: VecDeque<oneshot::Sender<()>>,
+    /// Some of the connections are closed.
+    granted: Queue<oneshot::Sender<()>>,
 }
 
 /// Resolves when it is over.
@@ -27,20 +28,20 @@ pub(super) struct Lease {
 
 impl Leases {
     pub(super) fn new(time: Duration, most: usize) -> Self {
-        Self { time, most, granted: VecDeque::new() }
+        Self { time, granted: Queue::new(most) }
     }
 
-    pub(super) fn grant(&mut self) -> Lease {
-        if self.granted.len() >= self.most {
-            self.granted.retain(|lease| !lease.is_closed());
-        }
-        if self.granted.len() >= self.most {
-            // Dropped, it is revoked.
-            self.granted.pop_front();
-        }
+    pub(super) fn grant(&mut self, to: IpAddr) -> Lease {
         let (granted, revoked) = oneshot::channel();
-        self.granted.push_back(granted);
+        // Dropped, one is revoked.
+        drop(self.granted.push(to, granted));
         Lease { time: Box::pin(tokio::time::sleep(self.time)), revoked }
+    }
+}
+
+impl Stands for oneshot::Sender<()> {
+    fn is_over(&self) -> bool {
+        self.is_closed()
     }
 }
 
