@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
-use e2e::Lab;
+use e2e::{Lab, PATIENCE, wait};
 
 #[test]
 fn objects_are_named_by_name_id_or_unique_prefix() {
@@ -62,6 +62,37 @@ fn info_tells_the_state_of_the_node() {
     assert_eq!(info("/Swarm/ControlAvailable"), serde_json::json!(true));
     assert_eq!(info("/Swarm/NodeAddr"), serde_json::json!("192.168.77.11"));
     assert_eq!(info("/Name"), serde_json::json!("h1"));
+}
+
+#[test]
+fn managers_take_snapshots_as_the_swarm_is_set() {
+    let lab = Lab::new("managers take snapshots", 1);
+    let h1 = lab.host(1);
+    h1.start();
+    h1.init(&["--max-snapshots", "1"]);
+    let raft = || h1.ctl_json(&["info"])[0].pointer("/Swarm/Cluster/Spec/Raft").cloned().unwrap();
+    let settings = |interval: u64, older: u64, entries: u64| {
+        serde_json::json!({
+            "SnapshotInterval": interval,
+            "KeepOldSnapshots": older,
+            "LogEntriesForSlowFollowers": entries,
+        })
+    };
+    assert_eq!(raft(), settings(10_000, 1, 500));
+    let none = h1.ctl(&["swarm", "update", "--snapshot-interval", "0"]).refused();
+    assert!(none.contains("spec.raft.snapshot_interval") && none.contains("1 to 1000000"), "{none}");
+    let update = ["swarm", "update", "--snapshot-interval", "5", "--log-entries-for-slow-followers", "3"];
+    h1.ctl(&update).ok();
+    assert_eq!(raft(), settings(5, 1, 3));
+    assert!(h1.ctl(&["info"]).ok().contains("Snapshot interval: 5"));
+    for number in 0..12 {
+        h1.ctl(&["node", "update", "--label-add", &format!("attempt={number}"), "h1"]).ok();
+    }
+    wait("two snapshots", PATIENCE, || {
+        let names = h1.sh(&format!("ls {}", h1.data_root().join("raft").display())).stdout;
+        let count = names.lines().filter(|name| name.starts_with("snapshot-")).count();
+        if count == 2 { Ok(()) } else { Err(names) }
+    });
 }
 
 #[test]

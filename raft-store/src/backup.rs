@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::disk::{self, at};
 use crate::key::DataKey;
 use crate::refound::Origin;
-use crate::snapshot::{self, Snapshots};
+use crate::snapshot::{self, Loaded, Snapshots};
 use crate::state_machine::State;
 use crate::types::{SnapshotMeta, log_id, term};
 use crate::{Store, Tables, Term, View};
@@ -102,7 +102,7 @@ impl Backup {
         let state = State { tables: Tables::clone(&view), ..State::default() };
         let last_log_id = Some(log_id(term, view.index()));
         let meta = SnapshotMeta { last_log_id, ..SnapshotMeta::default() };
-        snapshots.keep(&meta, snapshots.build(&meta, &state)?)?;
+        snapshots.keep(&meta, snapshots.build(&meta, &state)?, 0)?;
         let path = scratch.file(&meta);
         let mut file = File::open(&path).map_err(at(&path))?;
         let mut copy = || {
@@ -135,8 +135,7 @@ impl Backup {
         let path = scratch.file(&SnapshotMeta::default());
         copy(from, &path).map_err(at(&path))?;
         let snapshots = Snapshots::new(&scratch.0, derived.key())?;
-        let (meta, file) = snapshots.latest()?.ok_or(Error::Damaged)?;
-        let (_, state) = snapshots.restore(&file)?;
+        let Loaded { meta, state, .. } = snapshots.load(0..0)?.ok_or(Error::Damaged)?;
         if state.tables.cluster().is_none() {
             return Err(Error::Empty);
         }

@@ -10,6 +10,7 @@
 pub mod backup;
 mod change_set;
 mod codec;
+mod compaction;
 mod disk;
 #[cfg(test)]
 #[path = "../tests/common/objects.rs"]

@@ -131,6 +131,13 @@ impl Log {
         self.request(|done| Request::Pass { done }).await
     }
 
+    /// The entries that there are.
+    pub(crate) fn range(&self) -> std::ops::Range<u64> {
+        let index = self.index();
+        let next = |id: Option<LogId>| id.map_or(0, |id| id.index + 1);
+        next(index.purged)..next(index.last())
+    }
+
     /// What was taken in after the entry with this serial number.
     #[cfg(test)]
     pub(crate) fn newer_than(&self, serial: u64) -> Vec<index::Taken> {

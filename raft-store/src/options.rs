@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use proto::model::{NodeId, RaftConfig};
+use proto::model::NodeId;
 
 use crate::Clock;
 use crate::key::Seal;
@@ -49,10 +49,6 @@ pub struct Options {
     pub timing: Timing,
     /// Seals the data key on disk, if it is to be sealed.
     pub seal: Option<Arc<dyn Seal>>,
-    /// Log entries between snapshots.
-    pub snapshot_interval: u64,
-    /// Log entries kept behind a snapshot.
-    pub entries_for_slow_followers: u64,
     /// A file of the log that is longer is followed by another one.
     pub segment_bytes: u64,
     pub(crate) cached_bytes: usize,
@@ -60,7 +56,6 @@ pub struct Options {
 
 impl Options {
     pub fn new(dir: PathBuf, node_id: NodeId, addr: String, dial: Arc<dyn Dial>) -> Self {
-        let raft = RaftConfig::default();
         Self {
             dir,
             node_id,
@@ -69,8 +64,6 @@ impl Options {
             clock: Arc::new(SystemTime::now),
             timing: Timing::default(),
             seal: None,
-            snapshot_interval: raft.snapshot_interval,
-            entries_for_slow_followers: raft.log_entries_for_slow_followers,
             segment_bytes: log::Limits::default().segment_bytes,
             cached_bytes: log::Limits::default().cached_bytes,
         }

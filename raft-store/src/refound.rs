@@ -42,9 +42,8 @@ pub(crate) async fn survivor(options: &Options) -> Result<Origin, Error> {
     let snapshots = Snapshots::new(dir, key.clone())?;
     let mut log = Log::open(dir, key, 0, log::Limits::default())?;
     let (mut last, mut state) = (None, State::default());
-    if let Some((_, file)) = snapshots.latest()? {
-        let (meta, restored) = snapshots.restore(&file)?;
-        (last, state) = (meta.last_log_id, restored);
+    if let Some(loaded) = snapshots.load(log.range())? {
+        (last, state) = (loaded.meta.last_log_id, loaded.state);
     }
     let read = |error: std::io::Error| Error::Raft(error.to_string());
     let next = last.map_or(0, |last: LogId| last.index + 1);
@@ -131,7 +130,7 @@ fn write(
     let meta =
         SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembers::new(Some(last), members) };
     let snapshots = Snapshots::new(dir, key)?;
-    snapshots.keep(&meta, snapshots.build(&meta, state)?)?;
+    snapshots.keep(&meta, snapshots.build(&meta, state)?, 0)?;
     // Its own vote, as Raft asks for one that is not older than the log.
     let vote = Some(put_vote(&Vote::new(term(&last).0, raft_id)));
     let state = HardState { raft_id, vote, purged: Some(put_log_id(&last)) };

@@ -1,8 +1,8 @@
 //! Replaces the data key on disk while everything goes on.
 //!
 //! Whatever is written after `DataKey::enclose` has the new key. What is left of the old one goes the way of all old
-//! files: a snapshot is taken, and the log is purged up to it. Then nothing needs the old key, and it is forgotten. The
-//! key file tells that this is under way, so that a start goes on with it.
+//! files: a snapshot is taken, the log is purged up to it, and older snapshots go. Then nothing needs the old key, and it
+//! is forgotten. The key file tells that this is under way, so that a start goes on with it.
 //!
 //! Invariant: a key is forgotten only when no file that counts needs it.
 
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::key::{self, DataKey};
 use crate::log::Log;
 use crate::replica::Replica;
+use crate::snapshot;
 use crate::types::{LogId, Raft};
 
 /// Between two looks at what is left.
@@ -32,6 +33,8 @@ enum Error {
     Key(#[from] key::Error),
     #[error("cannot write the log or a snapshot")]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
     #[error("the store stops")]
     Stopped,
 }
@@ -79,9 +82,12 @@ impl Rekey {
             sleep(PAUSE).await;
         }
         self.replica.get_snapshot_builder().await.build_snapshot().await?;
-        let key = self.key.clone();
-        tokio::task::spawn_blocking(move || key.retire(epoch)).await.map_err(|_| Error::Stopped)??;
-        Ok(())
+        let (replica, key) = (self.replica.clone(), self.key.clone());
+        let retire = move || {
+            replica.trim(0)?;
+            Ok(key.retire(epoch)?)
+        };
+        tokio::task::spawn_blocking(retire).await.map_err(|_| Error::Stopped)?
     }
 
     /// Purges everything that is applied.

@@ -1,20 +1,22 @@
 //! The replicated state as Raft knows it: entries go in, answers come out, snapshots are built and installed.
 //!
-//! The state lives in memory. After a start it is made again from the snapshot and the log, so that nothing needs to
+//! The state lives in memory. After a start it is made again from a snapshot and the log, so that nothing needs to
 //! be written when an entry is applied.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use proto::model::RaftConfig;
 
 use crate::Change;
 use crate::codec::decode_proposal;
 use crate::host::blocking;
-use crate::snapshot::{self, SnapshotFile, Snapshots};
+use crate::snapshot::{self, Loaded, SnapshotFile, Snapshots};
 use crate::state_machine::{Outcome, Position, State};
 use crate::types::{Entry, Group, LogId, Payload, SnapshotMeta, StoredMembers, term};
 use crate::watch::Feed;
@@ -30,7 +32,14 @@ struct Shared {
     feed: Arc<Feed>,
     snapshots: Snapshots,
     inner: Mutex<Inner>,
-    current: Mutex<Option<(SnapshotMeta, Arc<SnapshotFile>)>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    newest: Option<(SnapshotMeta, Arc<SnapshotFile>)>,
+    /// Up to which entry the oldest one reaches.
+    oldest: Option<u64>,
 }
 
 #[derive(Default)]
@@ -41,20 +50,47 @@ struct Inner {
 }
 
 impl Replica {
-    /// Finds the newest snapshot; Raft has it installed.
-    pub(crate) fn new(feed: Arc<Feed>, snapshots: Snapshots) -> Result<Self, snapshot::Error> {
-        let current = snapshots.latest()?.map(|(meta, file)| (meta, Arc::new(file)));
-        let shared =
-            Shared { feed, snapshots, inner: Mutex::new(Inner::default()), current: Mutex::new(current) };
-        Ok(Self(Arc::new(shared)))
+    /// Begins with the newest snapshot that can be used with `log`, the entries that there are.
+    pub(crate) fn new(
+        feed: Arc<Feed>,
+        snapshots: Snapshots,
+        log: Range<u64>,
+    ) -> Result<Self, snapshot::Error> {
+        let (mut inner, mut kept) = (Inner::default(), Kept::default());
+        if let Some(Loaded { meta, state, file }) = snapshots.load(log)? {
+            inner = Inner::restored(state, &meta);
+            kept = Kept { newest: Some((meta, Arc::new(file))), oldest: snapshots.oldest()? };
+        }
+        let replica =
+            Self(Arc::new(Shared { feed, snapshots, inner: Mutex::new(inner), kept: Mutex::new(kept) }));
+        replica.publish(&replica.inner(), Vec::new());
+        Ok(replica)
+    }
+
+    /// The settings, as far as they are applied.
+    pub(crate) fn config(&self) -> RaftConfig {
+        self.inner().state.tables.cluster().map(|cluster| cluster.spec.raft).unwrap_or_default()
+    }
+
+    /// Removes all snapshots but the newest and so many older ones.
+    pub(crate) fn trim(&self, older: u64) -> Result<(), snapshot::Error> {
+        let mut kept = self.kept();
+        self.0.snapshots.trim(older)?;
+        kept.oldest = self.0.snapshots.oldest()?;
+        Ok(())
+    }
+
+    /// Up to which entry the oldest snapshot reaches.
+    pub(crate) fn oldest_snapshot(&self) -> Option<u64> {
+        self.kept().oldest
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn current(&self) -> MutexGuard<'_, Option<(SnapshotMeta, Arc<SnapshotFile>)>> {
-        self.0.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply_one(&self, entry: Entry) -> io::Result<Outcome> {
@@ -89,7 +125,7 @@ impl Replica {
         file: Arc<SnapshotFile>,
         state: &State,
     ) -> Result<(), snapshot::Error> {
-        if self.current().as_ref().is_some_and(|(_, current)| Arc::ptr_eq(current, &file)) {
+        if self.kept().newest.as_ref().is_some_and(|(_, newest)| Arc::ptr_eq(newest, &file)) {
             return Ok(());
         }
         // A file that somebody else holds too is not ours to move.
@@ -97,24 +133,37 @@ impl Replica {
             Some(file) => file,
             None => self.0.snapshots.build(meta, state)?,
         };
-        self.keep(meta, file).map(|_| ())
+        // The log does not lead from an older one to this.
+        self.keep(meta, file, 0).map(|_| ())
     }
 
-    /// Keeps a snapshot unless there is a newer one.
-    fn keep(&self, meta: &SnapshotMeta, file: SnapshotFile) -> Result<Arc<SnapshotFile>, snapshot::Error> {
-        let mut current = self.current();
-        if let Some((kept, file)) = &*current
-            && kept.last_log_id > meta.last_log_id
+    /// Keeps a snapshot, and so many older ones beside it, unless there is a newer one.
+    fn keep(
+        &self,
+        meta: &SnapshotMeta,
+        file: SnapshotFile,
+        older: u64,
+    ) -> Result<Arc<SnapshotFile>, snapshot::Error> {
+        let mut kept = self.kept();
+        if let Some((newest, file)) = &kept.newest
+            && newest.last_log_id > meta.last_log_id
         {
             return Ok(file.clone());
         }
-        let file = Arc::new(self.0.snapshots.keep(meta, file)?);
-        *current = Some((meta.clone(), file.clone()));
+        let file = Arc::new(self.0.snapshots.keep(meta, file, older)?);
+        *kept = Kept { newest: Some((meta.clone(), file.clone())), oldest: self.0.snapshots.oldest()? };
         Ok(file)
     }
 }
 
 impl Inner {
+    fn restored(state: State, meta: &SnapshotMeta) -> Self {
+        if cfg!(debug_assertions) {
+            state.tables.assert_sound();
+        }
+        Self { state, last: meta.last_log_id, members: meta.last_membership.clone() }
+    }
+
     fn nothing(&mut self, id: LogId) -> (Outcome, Vec<Change>) {
         self.state.tables.set_index(id.index);
         (Outcome::Applied { index: id.index }, Vec::new())
@@ -157,24 +206,22 @@ impl RaftStateMachine<Group> for Replica {
         let (replica, meta_kept) = (self.clone(), meta.clone());
         let read = move || {
             let (_, state) = replica.0.snapshots.restore(&file)?;
-            if cfg!(debug_assertions) {
-                state.tables.assert_sound();
-            }
-            replica.take_over(&meta_kept, file, &state)?;
-            Ok::<_, snapshot::Error>(state)
+            let restored = Inner::restored(state, &meta_kept);
+            replica.take_over(&meta_kept, file, &restored.state)?;
+            Ok::<_, snapshot::Error>(restored)
         };
-        let state = blocking(read).await??;
+        let restored = blocking(read).await??;
         let mut inner = self.inner();
-        let changes = self.0.feed.view().diff(&state.tables);
-        *inner = Inner { state, last: meta.last_log_id, members: meta.last_membership.clone() };
+        let changes = self.0.feed.view().diff(&restored.state.tables);
+        *inner = restored;
         self.publish(&inner, changes);
         self.0.feed.announce();
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
-        let current = self.current().clone();
-        Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        let newest = self.kept().newest.clone();
+        Ok(newest.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
@@ -192,7 +239,7 @@ impl RaftSnapshotBuilder<Group> for Builder {
         let (replica, meta, state) = (self.replica.clone(), self.meta.clone(), self.state.clone());
         let build = move || {
             let file = replica.0.snapshots.build(&meta, &state)?;
-            let snapshot = replica.keep(&meta, file)?;
+            let snapshot = replica.keep(&meta, file, replica.config().keep_old_snapshots)?;
             Ok::<_, snapshot::Error>(Snapshot { meta, snapshot })
         };
         Ok(blocking(build).await??)

@@ -17,6 +17,7 @@ use tonic::Status;
 
 use crate::change_set::Proposal;
 use crate::codec::{self, violation::get_outcome};
+use crate::compaction::Compaction;
 use crate::host::random;
 use crate::key::{self, DataKey};
 use crate::leadership::{self, LeaderHeard, Leadership, Observer};
@@ -98,7 +99,7 @@ impl Replicated {
         let limits = log::Limits { segment_bytes: options.segment_bytes, cached_bytes: options.cached_bytes };
         let log = Log::open(dir, key.clone(), random(), limits)?;
         let raft_id = log.raft_id();
-        let replica = Replica::new(feed, snapshots.clone())?;
+        let replica = Replica::new(feed, snapshots.clone(), log.range())?;
         let peers = Arc::new(Peers::new(options.dial.clone()));
         #[cfg(test)]
         let log_to_look_at = log.clone();
@@ -120,6 +121,7 @@ impl Replicated {
         let leadership_changed = observer.changed();
         tasks.spawn(observer.run(stop.clone()));
         let (log, replica) = files;
+        tasks.spawn(Compaction::new(&raft, replica.clone()).run(stop.clone()));
         let begun = rekeying.clone();
         let rekey = Rekey { raft: raft.clone(), key: key.clone(), log, replica, begun };
         tasks.spawn(rekey.run(stop.clone()));
@@ -331,10 +333,9 @@ fn config(options: &Options) -> Result<Config, Error> {
         // What it had sent, and others have committed, may not have reached its own disk: leading on in the same term
         // it would give those places to other entries.
         enable_leader_restore: Some(false),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_interval),
-        max_in_snapshot_log_to_keep: options.entries_for_slow_followers,
-        replication_lag_threshold: options.snapshot_interval + options.entries_for_slow_followers,
-        purge_batch_size: 64,
+        // `compaction` sees to both.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
         install_snapshot_timeout: 600_000,
         backoff: "50ms 100ms 200ms ...500ms".into(),
         broadcast_submitted_on_append: Some(true),

@@ -13,6 +13,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,11 +54,18 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// Where a member keeps its snapshot. There is at most one that counts.
+/// Where a member keeps its snapshots. The newest one counts; older ones are for the case that it is damaged.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshots {
     dir: Arc<Path>,
     key: DataKey,
+}
+
+/// A snapshot that was read.
+pub(crate) struct Loaded {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) state: State,
+    pub(crate) file: SnapshotFile,
 }
 
 impl Snapshots {
@@ -68,12 +76,36 @@ impl Snapshots {
         Ok(Self { dir: dir.into(), key })
     }
 
-    /// The newest one.
-    pub(crate) fn latest(&self) -> Result<Option<(SnapshotMeta, SnapshotFile)>, Error> {
-        let Some(path) = self.list()?.pop() else { return Ok(None) };
-        let file = SnapshotFile::open(&path)?;
-        let meta = state::read_meta(&mut file.reader(&self.key)?)?;
-        Ok(Some((meta, file)))
+    /// What a start begins from: the newest one. If that is damaged, the newest sound one with which `log`, the entries
+    /// that there are, makes the same state again; the damaged ones are put aside then.
+    pub(crate) fn load(&self, log: Range<u64>) -> Result<Option<Loaded>, Error> {
+        let mut paths = self.list()?;
+        let Some(newest) = paths.pop() else { return Ok(None) };
+        let refusal = match self.read(&newest) {
+            Err(damaged @ Error::Damaged { .. }) => damaged,
+            read => return read.map(Some),
+        };
+        // What a snapshot of a leader's held, and was acknowledged with it, is nowhere else.
+        let covers = index_of(&newest).is_some_and(|index| log.contains(&index));
+        paths.retain(|path| covers && index_of(path).is_some_and(|index| index + 1 >= log.start));
+        let mut damaged = vec![newest];
+        while let Some(path) = paths.pop() {
+            match self.read(&path) {
+                Err(Error::Damaged { .. }) => damaged.push(path),
+                Err(error) => return Err(error),
+                Ok(loaded) => {
+                    damaged.iter().try_for_each(|damaged| put_aside(damaged, &path))?;
+                    return Ok(Some(loaded));
+                }
+            }
+        }
+        Err(refusal)
+    }
+
+    fn read(&self, path: &Path) -> Result<Loaded, Error> {
+        let file = SnapshotFile::open(path)?;
+        let (meta, state) = self.restore(&file)?;
+        Ok(Loaded { meta, state, file })
     }
 
     /// Durable once it returns, but not yet the one that counts.
@@ -96,23 +128,57 @@ impl Snapshots {
         file.reader(&self.key)
     }
 
-    /// Makes `file` the one that counts, and removes the others.
-    pub(crate) fn keep(&self, meta: &SnapshotMeta, file: SnapshotFile) -> Result<SnapshotFile, Error> {
-        let path = self.dir.join(file_name(meta));
-        let file = file.rename(&path)?;
-        for other in self.list()?.iter().filter(|other| **other != path) {
-            disk::remove(other)?;
-        }
+    /// Makes `file` the one that counts, and keeps so many older ones beside it.
+    pub(crate) fn keep(
+        &self,
+        meta: &SnapshotMeta,
+        file: SnapshotFile,
+        older: u64,
+    ) -> Result<SnapshotFile, Error> {
+        let file = file.rename(&self.dir.join(file_name(meta)))?;
+        self.trim(older)?;
+        let damaged = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == DAMAGED);
+        disk::list(&self.dir)?.iter().filter(damaged).try_for_each(|path| disk::remove(path))?;
         Ok(file)
+    }
+
+    /// Removes all but the newest and so many older ones.
+    pub(crate) fn trim(&self, older: u64) -> Result<(), Error> {
+        let older = usize::try_from(older).unwrap_or(usize::MAX);
+        let paths = self.list()?;
+        let surplus = paths.len().saturating_sub(older.saturating_add(1));
+        paths[..surplus].iter().try_for_each(|path| disk::remove(path))?;
+        Ok(())
+    }
+
+    /// Up to which entry the oldest one reaches.
+    pub(crate) fn oldest(&self) -> Result<Option<u64>, Error> {
+        Ok(self.list()?.first().and_then(|path| index_of(path)))
     }
 
     /// In the order of their indexes.
     fn list(&self) -> Result<Vec<PathBuf>, disk::Error> {
-        let is_one = |name: &str| name.starts_with("snapshot-") && !name.contains('.');
         let mut paths = disk::list(&self.dir)?;
-        paths.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_one));
+        paths.retain(|path| index_of(path).is_some());
         Ok(paths)
     }
+}
+
+/// Of a snapshot that is damaged and not started from, until there is a newer one.
+const DAMAGED: &str = "damaged";
+
+fn put_aside(damaged: &Path, instead: &Path) -> Result<(), disk::Error> {
+    tracing::error!(
+        damaged = %damaged.display(),
+        instead = %instead.display(),
+        "a snapshot is damaged: goes on from an older one and the log"
+    );
+    disk::rename(damaged, &damaged.with_extension(DAMAGED))
+}
+
+/// None if it is none that counts.
+fn index_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("snapshot-")?.parse().ok()
 }
 
 pub(crate) fn file_name(meta: &SnapshotMeta) -> String {

@@ -35,12 +35,10 @@ fn child(dir: &Path, die_at: &str) -> Child {
 async fn writes_until_it_is_killed() {
     let dir = std::env::var(DIR).unwrap();
     let small = |options: &mut Options| {
-        options.snapshot_interval = 50;
-        options.entries_for_slow_followers = 10;
         options.segment_bytes = 4 << 10;
     };
     let manager = Manager::start_with(Path::new(&dir), "a", "127.0.0.1:0", small).await;
-    manager.store.bootstrap(vec![objects::cluster().into()]).await.unwrap();
+    manager.store.bootstrap(vec![objects::cluster_with_snapshots(50, 0, 10).into()]).await.unwrap();
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let store = manager.store.clone();

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use common::{Manager, bounded, create_node, eventually, group, leader, objects};
-use raft_store::{Options, Store, Transaction, UpdateError};
+use common::{Manager, bounded, create_node, eventually, group, leader, objects, set_snapshots};
+use raft_store::{Store, Transaction, UpdateError};
 use tokio_util::sync::CancellationToken;
 
 /// Acknowledged, and perhaps made, as the store told.
@@ -25,6 +25,7 @@ struct Answers {
 async fn no_acknowledged_write_is_lost_and_no_refused_one_appears() {
     let dir = tempfile::tempdir().unwrap();
     let mut managers = group(dir.path(), &["a", "b", "c"]).await;
+    set_snapshots(&managers[0].store, 50, 0, 10).await;
     let answers = Arc::new(Mutex::new(Answers::default()));
     for _ in 0..3 {
         let stop = CancellationToken::new();
@@ -44,7 +45,7 @@ async fn no_acknowledged_write_is_lost_and_no_refused_one_appears() {
         eventually("writes without the dead leader", || (count() > before + 20).then_some(())).await;
         stop.cancel();
         bounded("the writers", writers.join_all()).await;
-        managers.push(Manager::start_with(dir.path(), &name, &addr, small).await);
+        managers.push(Manager::start_with(dir.path(), &name, &addr, |_| {}).await);
     }
     create_node(&managers[0].store, "last").await;
     let index = managers[0].store.view().index();
@@ -89,11 +90,6 @@ async fn a_dead_manager_is_tried_again_with_pauses() {
     // One in 50 ms at the most for entries, and fewer for all else.
     let allowed = u32::try_from(begun.elapsed().as_millis() / 20).unwrap() + 20;
     assert!(attempts() <= allowed, "{} attempts in {:?}", attempts(), begun.elapsed());
-}
-
-fn small(options: &mut Options) {
-    options.snapshot_interval = 50;
-    options.entries_for_slow_followers = 10;
 }
 
 async fn write(store: Store, answers: Arc<Mutex<Answers>>, stop: CancellationToken) {

@@ -12,6 +12,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Manager, create_node, eventually, objects};
+use proto::model::Cluster;
 use raft_store::{Object, Options, Transaction};
 
 /// Oldest first.
@@ -25,15 +26,13 @@ fn fixture(format: &str) -> PathBuf {
 }
 
 fn small(options: &mut Options) {
-    options.snapshot_interval = 20;
-    options.entries_for_slow_followers = 5;
     options.segment_bytes = 1 << 10;
 }
 
-fn content() -> Vec<Object> {
+fn content(cluster: Cluster) -> Vec<Object> {
     let task = objects::attached(objects::task("task", "web", 1), "net", "10.0.9.3/24");
     vec![
-        objects::cluster().into(),
+        cluster.into(),
         objects::allocated("net", "10.0.9.0/24", 4097).into(),
         objects::service("web", &["net"]).into(),
         task.into(),
@@ -42,7 +41,7 @@ fn content() -> Vec<Object> {
 
 /// Its version and times are the store's.
 fn without_meta(object: Object) -> Object {
-    use proto::model::{Cluster, Meta, Network, Service, Task};
+    use proto::model::{Meta, Network, Service, Task};
     let meta = Meta::default();
     match object {
         Object::Cluster(object) => Cluster { meta, ..Cluster::clone(&object) }.into(),
@@ -77,7 +76,7 @@ async fn what_every_earlier_version_wrote_is_read() {
         let owner = view.address_owner(&net, "10.0.9.3".parse().unwrap());
         assert!(owner.is_some(), "format {format}: the task's address is free");
         let found: Vec<Object> = view.objects().map(without_meta).collect();
-        for expected in content() {
+        for expected in content(objects::cluster()) {
             assert!(found.contains(&expected), "format {format}: {expected:?} is not in {found:?}");
         }
         assert_eq!(view.flaws(), [], "format {format}");
@@ -92,13 +91,15 @@ async fn writes_a_fixture() {
     assert!(!target.exists(), "fixtures are never changed");
     let dir = tempfile::tempdir().unwrap();
     let manager = Manager::start_with(dir.path(), "a", "127.0.0.1:0", small).await;
-    manager.store.bootstrap(content()).await.unwrap();
+    manager.store.bootstrap(content(objects::cluster_with_snapshots(20, 0, 5))).await.unwrap();
     for number in 0..NODES {
         create_node(&manager.store, &format!("node{number}")).await;
     }
     let change = |tx: &mut Transaction| {
         let node = proto::model::Node::clone(tx.node(&"node0".into()).unwrap());
         tx.update(node);
+        let meta = tx.cluster().unwrap().meta;
+        tx.update(Cluster { meta, ..objects::cluster() });
         Ok::<_, std::convert::Infallible>(())
     };
     manager.store.update(change).await.unwrap();

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use common::{Manager, bounded, create_node, eventually, group, has_node, leader, objects};
+use common::{Manager, bounded, create_node, eventually, files, group, has_node, leader, objects};
 use proto::model::Reachability;
 use raft_store::{Dial as _, Transaction, UpdateError, Violation, membership};
 use tokio::time::Instant;
@@ -106,12 +106,8 @@ async fn a_restart_of_all_brings_everything_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manager_that_joins_late_gets_a_snapshot() {
     let dir = tempfile::tempdir().unwrap();
-    let small = |options: &mut raft_store::Options| {
-        options.snapshot_interval = 20;
-        options.entries_for_slow_followers = 5;
-    };
-    let first = Manager::start_with(dir.path(), "a", "127.0.0.1:0", small).await;
-    first.store.bootstrap(vec![objects::cluster().into()]).await.unwrap();
+    let first = Manager::start(dir.path(), "a").await;
+    first.store.bootstrap(vec![objects::cluster_with_snapshots(20, 0, 5).into()]).await.unwrap();
     let create = |tx: &mut Transaction| {
         tx.create(objects::allocated("net", "10.0.9.0/24", 4097));
         tx.create(objects::service("web", &["net"]));
@@ -122,12 +118,7 @@ async fn a_manager_that_joins_late_gets_a_snapshot() {
     for number in 0..100 {
         create_node(&first.store, &format!("node{number}")).await;
     }
-    let purged = || {
-        let files = std::fs::read_dir(dir.path().join("a")).unwrap();
-        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-        names.into_iter().find(|name| name.starts_with("snapshot-") && !name.contains('.'))
-    };
-    eventually("a snapshot", purged).await;
+    eventually("a snapshot", || files(dir.path(), "a", "snapshot-0").pop()).await;
 
     let late = Manager::start(dir.path(), "b").await;
     let mut watch = late.store.watch();

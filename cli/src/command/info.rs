@@ -4,10 +4,12 @@ use anyhow::Result;
 use clap::Args;
 use proto::local::info_response::State;
 use proto::local::{InfoRequest, InfoResponse};
+use proto::model::RaftConfig;
 use serde_json::{Value, json};
 
 use crate::client::{Answer as _, Client};
 use crate::format::LinesFormat;
+use crate::resolve;
 use crate::units;
 
 #[derive(Debug, Args)]
@@ -19,7 +21,10 @@ pub struct Info {
 impl Info {
     pub async fn run(self, client: &Client) -> Result<()> {
         let info = client.node().info(InfoRequest {}).await.answer()?;
-        self.format.print(&lines(&info), &as_json(&info))
+        // What can be told is told, also while the manager cannot answer.
+        let cluster = if info.control_available { resolve::cluster(client).await.ok() } else { None };
+        let raft = cluster.map(|cluster| cluster.spec.raft);
+        self.format.print(&lines(&info, raft), &as_json(&info, raft))
     }
 }
 
@@ -33,7 +38,15 @@ fn state(info: &InfoResponse) -> &'static str {
     }
 }
 
-fn as_json(info: &InfoResponse) -> Value {
+fn as_json(info: &InfoResponse, raft: Option<RaftConfig>) -> Value {
+    let mut cluster = json!({ "ID": info.cluster_id });
+    if let Some(raft) = raft {
+        cluster["Spec"]["Raft"] = json!({
+            "SnapshotInterval": raft.snapshot_interval,
+            "KeepOldSnapshots": raft.keep_old_snapshots,
+            "LogEntriesForSlowFollowers": raft.log_entries_for_slow_followers,
+        });
+    }
     let managers: Vec<Value> = info.manager_addrs.iter().map(|addr| json!({ "Addr": addr })).collect();
     json!({
         "Name": info.hostname,
@@ -57,12 +70,12 @@ fn as_json(info: &InfoResponse) -> Value {
             "RemoteManagers": managers,
             "Managers": info.managers,
             "Nodes": info.nodes,
-            "Cluster": { "ID": info.cluster_id },
+            "Cluster": cluster,
         },
     })
 }
 
-fn lines(info: &InfoResponse) -> Vec<String> {
+fn lines(info: &InfoResponse, raft: Option<RaftConfig>) -> Vec<String> {
     let mut lines = vec![
         format!("Name: {}", info.hostname),
         format!("Version: {}", info.version),
@@ -85,6 +98,12 @@ fn lines(info: &InfoResponse) -> Vec<String> {
             lines.push(format!(" Cluster id: {}", info.cluster_id));
             lines.push(format!(" Managers: {}", info.managers));
             lines.push(format!(" Nodes: {}", info.nodes));
+        }
+        if let Some(raft) = raft {
+            lines.push(" Raft:".into());
+            lines.push(format!("  Snapshot interval: {}", raft.snapshot_interval));
+            lines.push(format!("  Old snapshots kept: {}", raft.keep_old_snapshots));
+            lines.push(format!("  Log entries for slow followers: {}", raft.log_entries_for_slow_followers));
         }
         lines.push(" Manager addresses:".into());
         lines.extend(info.manager_addrs.iter().map(|addr| format!("  {addr}")));

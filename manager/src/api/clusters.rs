@@ -31,6 +31,10 @@ const LARGEST_ROOT: usize = 64 << 10;
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3600);
 const LONGEST_HISTORY: u64 = 10_000;
+/// Of a log: each takes some memory, and a start reads them all.
+const MOST_ENTRIES: u64 = 1_000_000;
+/// The log goes back to the oldest of them.
+const MOST_OLD_SNAPSHOTS: u64 = 100;
 
 pub(super) async fn get(api: &Control, request: GetClusterRequest) -> Result<GetClusterResponse, Status> {
     let view = api.store.view();
@@ -110,10 +114,16 @@ pub fn validate(spec: Option<wire::ClusterSpec>) -> Result<ClusterSpec, Error> {
 }
 
 fn raft(field: &str, config: RaftConfig) -> Result<(), Error> {
-    let positive =
-        [("snapshot_interval", config.snapshot_interval), ("heartbeat_tick", config.heartbeat_tick.into())];
-    if let Some((name, value)) = positive.into_iter().find(|(_, value)| *value == 0) {
-        return Err(Error::invalid(format!("{field}.{name}"), value, "1 or more is needed"));
+    for (name, value, (least, most)) in [
+        ("snapshot_interval", config.snapshot_interval, (1, MOST_ENTRIES)),
+        ("keep_old_snapshots", config.keep_old_snapshots, (0, MOST_OLD_SNAPSHOTS)),
+        ("log_entries_for_slow_followers", config.log_entries_for_slow_followers, (0, MOST_ENTRIES)),
+        ("heartbeat_tick", config.heartbeat_tick.into(), (1, u32::MAX.into())),
+    ] {
+        if !(least..=most).contains(&value) {
+            let remedy = format!("{least} to {most} are allowed");
+            return Err(Error::invalid(format!("{field}.{name}"), value, remedy));
+        }
     }
     if config.election_tick <= config.heartbeat_tick {
         let remedy = format!("more than heartbeat_tick, which is {}, is needed", config.heartbeat_tick);

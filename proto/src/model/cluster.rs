@@ -45,14 +45,17 @@ impl Default for OrchestrationConfig {
     }
 }
 
-/// Kept and shown; the store has settings of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftConfig {
     /// Log entries between snapshots.
     pub snapshot_interval: u64,
+    /// Beside the newest one.
     pub keep_old_snapshots: u64,
+    /// Log entries kept behind the newest snapshot.
     pub log_entries_for_slow_followers: u64,
+    /// Kept and shown; managers have a timing of their own.
     pub heartbeat_tick: u32,
+    /// As above.
     pub election_tick: u32,
 }
 

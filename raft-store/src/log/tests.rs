@@ -54,7 +54,7 @@ impl StoreBuilder<Group, Log, Replica, tempfile::TempDir> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), self.0.clone(), 7, Limits::default()).unwrap();
         let feed = Arc::new(Feed::new(View::default()));
-        let replica = Replica::new(feed, Snapshots::new(dir.path(), self.0.clone()).unwrap()).unwrap();
+        let replica = Replica::new(feed, Snapshots::new(dir.path(), self.0.clone()).unwrap(), 0..0).unwrap();
         Ok((dir, log, replica))
     }
 }

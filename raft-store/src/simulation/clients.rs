@@ -36,7 +36,7 @@ pub(super) struct Answers {
 /// What there is before anybody writes.
 pub(super) fn objects() -> Vec<Object> {
     vec![
-        make::cluster().into(),
+        make::cluster_with_snapshots(30, 1, 8).into(),
         make::allocated("net", NETWORK, 4097).into(),
         make::service("web", &["net"]).into(),
         make::service("counter", &[]).into(),

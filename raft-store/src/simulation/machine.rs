@@ -304,8 +304,6 @@ impl Machine {
             election_min: slower(election_min),
             election_max: slower(election_max),
         };
-        options.snapshot_interval = 30;
-        options.entries_for_slow_followers = 8;
         options.segment_bytes = 4 << 10;
         options.cached_bytes = 8 << 10;
         options

@@ -45,14 +45,14 @@ fn a_restored_state_is_the_same_and_goes_on_the_same() {
     let meta = meta(&state);
     // A start removes what an earlier run left unfinished.
     let unfinished = snapshots(dir.path()).build(&meta, &state).unwrap();
-    snapshots(dir.path()).keep(&meta, unfinished).unwrap_err();
+    snapshots(dir.path()).keep(&meta, unfinished, 0).unwrap_err();
 
     let snapshots = snapshots(dir.path());
     let file = snapshots.build(&meta, &state).unwrap();
-    snapshots.keep(&meta, file).unwrap();
-    let (found, file) = snapshots.latest().unwrap().unwrap();
-    let (read, mut restored) = snapshots.restore(&file).unwrap();
-    assert_eq!((&found, &read), (&meta, &meta));
+    snapshots.keep(&meta, file, 0).unwrap();
+    let loaded = snapshots.load(0..0).unwrap().unwrap();
+    let mut restored = loaded.state;
+    assert_eq!(loaded.meta, meta);
     assert!(state.tables.diff(&restored.tables).is_empty());
     assert!(state.tables.last_addresses().eq(restored.tables.last_addresses()));
     assert!(state.answered.iter().eq(restored.answered.iter()));
@@ -77,13 +77,13 @@ fn a_damaged_or_cut_snapshot_is_refused_and_nothing_in_it_is_readable() {
     let meta = meta(&state);
     let snapshots = snapshots(dir.path());
     let file = snapshots.build(&meta, &state).unwrap();
-    snapshots.keep(&meta, file).unwrap();
+    snapshots.keep(&meta, file, 0).unwrap();
     let path = snapshots.list().unwrap().remove(0);
     let bytes = std::fs::read(&path).unwrap();
     assert!(!bytes.windows(12).any(|window| window == b"a-known-name"));
     let restore = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        snapshots.latest().and_then(|found| snapshots.restore(&found.unwrap().1))
+        snapshots.load(0..u64::MAX)
     };
     assert!(restore(&bytes).is_ok());
     for length in [0, 11, 40, bytes.len() / 2, bytes.len() - 1] {
@@ -100,4 +100,55 @@ fn a_damaged_or_cut_snapshot_is_refused_and_nothing_in_it_is_readable() {
     let mut newer = bytes;
     newer[8] = 2;
     assert!(matches!(restore(&newer), Err(Error::Format { found: 2, .. })));
+}
+
+/// Of the same state, as of each of these indexes.
+fn with_snapshots_at(dir: &Path, indexes: &[u64]) -> Snapshots {
+    let (snapshots, mut state) = (snapshots(dir), State::default());
+    for index in indexes {
+        state.tables.set_index(*index);
+        let file = snapshots.build(&meta(&state), &state).unwrap();
+        snapshots.keep(&meta(&state), file, 9).unwrap();
+    }
+    snapshots
+}
+
+#[test]
+fn an_older_snapshot_will_do_only_if_the_log_makes_up_for_it() {
+    for (log, usable) in [
+        (0..25, true),
+        (11..21, true),
+        // Entry 11 is missing.
+        (12..25, false),
+        // What the damaged one held is nowhere else.
+        (0..20, false),
+        (21..25, false),
+        (0..0, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = with_snapshots_at(dir.path(), &[5, 10, 20]);
+        let newest = snapshots.list().unwrap().pop().unwrap();
+        std::fs::write(&newest, "damaged").unwrap();
+        let loaded = snapshots.load(log.clone());
+        assert_eq!(newest.exists(), !usable);
+        match loaded {
+            Ok(loaded) => assert_eq!((loaded.unwrap().state.tables.index(), usable), (10, true), "{log:?}"),
+            Err(Error::Damaged { path, .. }) => assert_eq!((path, usable), (newest, false), "{log:?}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn so_many_older_ones_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = with_snapshots_at(dir.path(), &[1, 2, 3, 4, 5]);
+    let indexes = || snapshots.list().unwrap().iter().filter_map(|path| index_of(path)).collect::<Vec<_>>();
+    for (older, left) in
+        [(9, vec![1, 2, 3, 4, 5]), (4, vec![1, 2, 3, 4, 5]), (2, vec![3, 4, 5]), (0, vec![5])]
+    {
+        snapshots.trim(older).unwrap();
+        assert_eq!(indexes(), left);
+        assert_eq!(snapshots.oldest().unwrap(), left.first().copied());
+    }
 }

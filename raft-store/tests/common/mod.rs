@@ -6,7 +6,7 @@
 pub mod objects;
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +142,26 @@ pub async fn create_node(store: &Store, id: &str) {
         Ok::<_, std::convert::Infallible>(())
     };
     bounded("an update", store.update(create)).await.unwrap();
+}
+
+/// Log entries between snapshots, older snapshots beside the newest, and log entries behind it.
+pub async fn set_snapshots(store: &Store, interval: u64, older: u64, for_slow_followers: u64) {
+    let change = |tx: &mut raft_store::Transaction| {
+        let mut cluster = proto::model::Cluster::clone(tx.cluster().unwrap());
+        cluster.spec = objects::cluster_with_snapshots(interval, older, for_slow_followers).spec;
+        tx.update(cluster);
+        Ok::<_, std::convert::Infallible>(())
+    };
+    bounded("other settings", store.update(change)).await.unwrap();
+}
+
+/// The files of a manager whose names begin so, in order.
+pub fn files(dir: &Path, manager: &str, start: &str) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(dir.join(manager)).unwrap().map(|file| file.unwrap().path());
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(start)).collect();
+    paths.sort();
+    paths
 }
 
 pub async fn has_node(store: &Store, id: &str) {

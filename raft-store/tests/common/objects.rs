@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use proto::model::{
     Annotations, Attachment, AttachmentConfig, Certificate, Cluster, ClusterSpec, Driver, Endpoint,
     EndpointMode, IpamConfig, Meta, Mode, Network, NetworkSpec, NetworkState, Node, NodeSpec, NodeStatus,
-    Role, RootCa, Service, ServiceSpec, Slot, Subnet, Task, TaskSpec, TaskState, TaskStatus, UpdateConfig,
-    VirtualIp,
+    RaftConfig, Role, RootCa, Service, ServiceSpec, Slot, Subnet, Task, TaskSpec, TaskState, TaskStatus,
+    UpdateConfig, VirtualIp,
 };
 
 fn named(name: &str) -> Annotations {
@@ -28,6 +28,18 @@ pub fn cluster() -> Cluster {
         subnet_size: 24,
         vxlan_port: 4789,
     }
+}
+
+/// Takes snapshots far more often, and keeps less.
+pub fn cluster_with_snapshots(interval: u64, older: u64, for_slow_followers: u64) -> Cluster {
+    let raft = RaftConfig {
+        snapshot_interval: interval,
+        keep_old_snapshots: older,
+        log_entries_for_slow_followers: for_slow_followers,
+        ..RaftConfig::default()
+    };
+    let cluster = cluster();
+    Cluster { spec: ClusterSpec { raft, ..cluster.spec }, ..cluster }
 }
 
 pub fn node(id: &str) -> Node {

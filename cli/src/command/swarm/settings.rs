@@ -29,6 +29,9 @@ pub struct Settings {
     /// Older Raft snapshots to keep [default: 0]
     #[arg(long, value_name = "N")]
     max_snapshots: Option<u64>,
+    /// Log entries kept behind a Raft snapshot, for managers that were away [default: 500]
+    #[arg(long, value_name = "N")]
+    log_entries_for_slow_followers: Option<u64>,
 }
 
 impl Settings {
@@ -39,6 +42,7 @@ impl Settings {
             && self.autolock.is_none()
             && self.snapshot_interval.is_none()
             && self.max_snapshots.is_none()
+            && self.log_entries_for_slow_followers.is_none()
     }
 
     /// Writes what was given into `spec` and leaves the rest.
@@ -59,6 +63,8 @@ impl Settings {
         let mut raft = spec.raft.unwrap_or_else(|| RaftConfig::from(proto::model::RaftConfig::default()));
         raft.snapshot_interval = self.snapshot_interval.unwrap_or(raft.snapshot_interval);
         raft.keep_old_snapshots = self.max_snapshots.unwrap_or(raft.keep_old_snapshots);
+        raft.log_entries_for_slow_followers =
+            self.log_entries_for_slow_followers.unwrap_or(raft.log_entries_for_slow_followers);
         spec.raft = Some(raft);
     }
 }

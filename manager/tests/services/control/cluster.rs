@@ -110,6 +110,18 @@ async fn bad_settings_are_refused() {
             }),
             "task_history_retention_limit",
         ),
+        (
+            with(&|s| s.raft.as_mut().unwrap().snapshot_interval = 0),
+            "spec.raft.snapshot_interval has the value \"0\": 1 to 1000000 are allowed",
+        ),
+        (
+            with(&|s| s.raft.as_mut().unwrap().keep_old_snapshots = 101),
+            "spec.raft.keep_old_snapshots has the value \"101\": 0 to 100 are allowed",
+        ),
+        (
+            with(&|s| s.raft.as_mut().unwrap().log_entries_for_slow_followers = 1 << 40),
+            "spec.raft.log_entries_for_slow_followers",
+        ),
     ] {
         let request = wire::UpdateClusterRequest {
             cluster_id: CLUSTER.into(),
