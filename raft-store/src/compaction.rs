@@ -6,6 +6,7 @@
 //! Invariant: the log goes back to the oldest snapshot that is kept, so that each of them can be started from; only the
 //! one from a leader, and a change of the data key, leave nothing older.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::blocking;
 use crate::replica::Replica;
+use crate::transport::Incoming;
 use crate::types::{Group, LogId, Metrics, Raft};
 
 /// A snapshot is asked for again after so long: one that was under way when it was asked for was made earlier.
@@ -25,7 +27,10 @@ pub(crate) struct Compaction {
     raft: Raft,
     metrics: WatchReceiverOf<Group, Metrics>,
     replica: Replica,
+    incoming: Arc<Incoming>,
     asked: Option<Instant>,
+    /// Up to which entry it was asked for last. A leader does it when it has sent what it is sending.
+    purging: Option<u64>,
     /// The number of older snapshots to which they were brought down last.
     trimmed: Option<u64>,
 }
@@ -56,8 +61,9 @@ impl Reached {
 struct Stopped;
 
 impl Compaction {
-    pub(crate) fn new(raft: &Raft, replica: Replica) -> Self {
-        Self { raft: raft.clone(), metrics: raft.metrics(), replica, asked: None, trimmed: None }
+    pub(crate) fn new(raft: &Raft, replica: Replica, incoming: Arc<Incoming>) -> Self {
+        let (raft, metrics) = (raft.clone(), raft.metrics());
+        Self { raft, metrics, replica, incoming, asked: None, purging: None, trimmed: None }
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -77,14 +83,20 @@ impl Compaction {
             self.trim(config.keep_old_snapshots).await;
         }
         let reached = self.reached();
+        if let Some(applied) = reached.applied.checked_sub(1) {
+            self.incoming.forget_up_to(applied);
+        }
         if !reached.snapshot_is_due(&config) {
             self.asked = None;
         } else if self.asked.is_none_or(|asked| asked.elapsed() >= AGAIN) {
             self.asked = Some(Instant::now());
             self.raft.trigger().snapshot().await.map_err(|_| Stopped)?;
         }
-        match reached.purge_up_to(&config) {
-            Some(last) => self.raft.trigger().purge_log(last).await.map_err(|_| Stopped),
+        match reached.purge_up_to(&config).filter(|last| self.purging.is_none_or(|purging| *last > purging)) {
+            Some(last) => {
+                self.purging = Some(last);
+                self.raft.trigger().purge_log(last).await.map_err(|_| Stopped)
+            }
             None => Ok(()),
         }
     }

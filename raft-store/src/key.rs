@@ -23,7 +23,7 @@ use crate::disk;
 use crate::host::random;
 
 const KEY_BYTES: usize = 32;
-const NONCE_BYTES: usize = 24;
+pub(crate) const NONCE_BYTES: usize = 24;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

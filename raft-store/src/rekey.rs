@@ -20,6 +20,7 @@ use crate::key::{self, DataKey};
 use crate::log::Log;
 use crate::replica::Replica;
 use crate::snapshot;
+use crate::transport::Incoming;
 use crate::types::{LogId, Raft};
 
 /// Between two looks at what is left.
@@ -44,6 +45,7 @@ pub(crate) struct Rekey {
     pub(crate) key: DataKey,
     pub(crate) log: Log,
     pub(crate) replica: Replica,
+    pub(crate) incoming: Arc<Incoming>,
     /// Tells of another key.
     pub(crate) begun: Arc<Notify>,
 }
@@ -78,8 +80,10 @@ impl Rekey {
             sleep(PAUSE).await;
         }
         // Files that were begun before the key changed end with the old one.
+        self.incoming.forget_before(epoch);
         while self.key.is_pinned_before(epoch) {
             sleep(PAUSE).await;
+            self.incoming.forget_before(epoch);
         }
         self.replica.get_snapshot_builder().await.build_snapshot().await?;
         let (replica, key) = (self.replica.clone(), self.key.clone());

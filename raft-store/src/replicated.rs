@@ -29,7 +29,7 @@ use crate::rekey::Rekey;
 use crate::replica::Replica;
 use crate::snapshot::{self, Snapshots};
 use crate::state_machine::Outcome;
-use crate::transport::{Heard, Lane, Network, Peers, never_sent};
+use crate::transport::{Heard, Incoming, Lane, Network, Peers, never_sent};
 use crate::types::{Address, Command, Metrics, Raft};
 use crate::update::{self, Failure, MAX_ENTRY_BYTES};
 use crate::watch::Feed;
@@ -68,6 +68,7 @@ pub(crate) struct Replicated {
     /// Why Raft has stopped by itself.
     pub(crate) failed: watch::Receiver<Option<String>>,
     pub(crate) heard: Heard,
+    pub(crate) incoming: Arc<Incoming>,
     /// One change of the membership at a time.
     pub(crate) changes: Semaphore,
     pub(crate) timing: Timing,
@@ -121,9 +122,11 @@ impl Replicated {
         let leadership_changed = observer.changed();
         tasks.spawn(observer.run(stop.clone()));
         let (log, replica) = files;
-        tasks.spawn(Compaction::new(&raft, replica.clone()).run(stop.clone()));
+        let incoming = Arc::new(Incoming::default());
+        tasks.spawn(Compaction::new(&raft, replica.clone(), incoming.clone()).run(stop.clone()));
         let begun = rekeying.clone();
-        let rekey = Rekey { raft: raft.clone(), key: key.clone(), log, replica, begun };
+        let rekey =
+            Rekey { raft: raft.clone(), key: key.clone(), log, replica, incoming: incoming.clone(), begun };
         tasks.spawn(rekey.run(stop.clone()));
         Ok(Self {
             raft,
@@ -137,6 +140,7 @@ impl Replicated {
             members,
             failed,
             heard: Heard::default(),
+            incoming,
             changes: Semaphore::new(1),
             timing: options.timing.clone(),
             key,

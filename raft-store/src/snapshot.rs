@@ -5,8 +5,8 @@
 //! | frame | length of the body 4, CRC-32 of the body 4, body |
 //!
 //! The first frame holds the meta data, the others hold whole records, the last one is empty. Bodies are encrypted;
-//! their place, and whether they are the last, is authenticated. To a follower go the same chunks in clear: it has a
-//! key of its own.
+//! their place, and whether they are the last, is authenticated. To a follower go the same chunks in clear, inside the
+//! managers' TLS: it has a key of its own.
 
 mod file;
 mod state;

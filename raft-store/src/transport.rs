@@ -7,6 +7,7 @@
 
 mod admission;
 mod client;
+mod incoming;
 mod server;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use tonic::transport::Channel;
 
 pub(crate) use self::admission::Heard;
 pub(crate) use self::client::Network;
+pub(crate) use self::incoming::Incoming;
 pub use self::server::Service;
 use crate::host::{Wire, dial};
 use crate::{Member, RaftId};

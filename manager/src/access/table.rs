@@ -118,7 +118,11 @@ const TABLE: &[Service] = &[
     ("docker.swarmkit.v1.NodeCA", EVERYONE, &["IssueNodeCertificate", "NodeCertificateStatus"]),
     ("docker.swarmkit.v1.RaftMembership", MANAGERS, &["Join", "Leave"]),
     ("swarm.raft.v1.Liveness", MANAGERS, &["Beat"]),
-    ("swarm.raft.v1.Raft", REPLICATION, &["Identify", "Append", "Vote", "InstallSnapshot", "TransferLeader"]),
+    (
+        "swarm.raft.v1.Raft",
+        REPLICATION,
+        &["Identify", "Append", "Vote", "SnapshotProgress", "InstallSnapshot", "TransferLeader"],
+    ),
     ("swarm.raft.v1.Raft", MANAGERS, &["Propose", "ChangeMembership", "Members"]),
     (
         "swarm.node.v1.Node",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Error;
 use crate::disk::{self, File, at};
 use crate::host::random;
-use crate::key::{DataKey, Ring};
+use crate::key::{DataKey, NONCE_BYTES, Ring};
 
 pub(crate) const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"SWSNAP\0\0";
@@ -35,6 +35,13 @@ impl SnapshotFile {
         disk::rename(&self.path, to)?;
         self.temporary = false;
         Ok(Self { path: to.into(), file: self.file.clone(), temporary: false })
+    }
+
+    /// Of this file and no other, also when somebody else has written it: the nonce of its first frame.
+    pub(crate) fn id(&self) -> Result<[u8; NONCE_BYTES], Error> {
+        let mut id = [0; NONCE_BYTES];
+        self.file.read_exact_at(&mut id, HEAD_BYTES + FRAME_HEAD_BYTES as u64).map_err(at(&self.path))?;
+        Ok(id)
     }
 
     pub(super) fn reader(&self, key: &DataKey) -> Result<Reader, Error> {
@@ -87,6 +94,11 @@ impl Writer {
         let target = SnapshotFile { path, file, temporary: true };
         let pending = [&MAGIC[..], &FORMAT.to_le_bytes()].concat();
         Ok(Self { target, pending, offset: 0, key: key.pinned(), frame: 0 })
+    }
+
+    /// Of the data key that it writes with.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.key.epoch()
     }
 
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<(), Error> {

@@ -9,8 +9,8 @@ use crate::codec::{self, Malformed};
 use crate::state_machine::{Answer, State};
 use crate::types::SnapshotMeta;
 
-/// Records are gathered into chunks of this size.
-const CHUNK_BYTES: usize = 512 << 10;
+/// Records are gathered into chunks of this size. In tests there are several, however little there is.
+const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 512 << 10 };
 
 pub(super) fn write(writer: &mut Writer, meta: &SnapshotMeta, state: &State) -> Result<(), Error> {
     writer

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crc32fast::Hasher;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
@@ -19,7 +20,7 @@ use openraft::raft::{
 use proto::raft as wire;
 use proto::raft::raft_client::RaftClient;
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{Lane, Peers, SETUP_TIMEOUT};
 use crate::RaftId;
@@ -145,13 +146,35 @@ impl Peer {
         }
     }
 
+    /// How many chunks of the snapshot the member has.
+    async fn snapshot_progress(&self, header: &wire::SnapshotHeader) -> Rpc<u64> {
+        let mut client = self.client(Lane::Snapshot);
+        let answer = timeout(SETUP_TIMEOUT, client.snapshot_progress(header.clone())).await;
+        let answer = answer.map_err(|_| self.late(RPCTypes::InstallSnapshot, SETUP_TIMEOUT))?;
+        self.peers.heard(&self.now_at(), Lane::Snapshot);
+        match answer {
+            Ok(response) => Ok(response.into_inner().chunks),
+            // An earlier version does not know the call.
+            Err(status) if matches!(status.code(), Code::Unimplemented | Code::PermissionDenied) => Ok(0),
+            Err(status) => Err(unreachable(status)),
+        }
+    }
+
     async fn send_snapshot(&self, vote: Vote, snapshot: SnapshotOf) -> Result<Vote, StreamingError<Group>> {
-        let header = wire::SnapshotHeader {
+        let file = snapshot.snapshot.clone();
+        let id = blocking(move || file.id()).await.and_then(|id| Ok(id?)).map_err(unreachable)?;
+        let mut header = wire::SnapshotHeader {
             to: self.target,
             vote: Some(put_vote(&vote)),
             meta: Some(put_snapshot_meta(&snapshot.meta)),
             format: FORMAT,
+            id: id.to_vec().into(),
+            first_chunk: 0,
         };
+        header.first_chunk = self.snapshot_progress(&header).await?;
+        if header.first_chunk > 0 {
+            tracing::info!(to = %self.now_at(), chunk = header.first_chunk, "goes on with a snapshot");
+        }
         let failure = Arc::new(OnceLock::new());
         let parts = parts(self.snapshots.clone(), snapshot.snapshot, header, failure.clone());
         let response = self.client(Lane::Snapshot).install_snapshot(parts).await;
@@ -192,7 +215,8 @@ fn get_answer(response: wire::AppendResponse) -> Result<StreamAppendResult<Group
     })
 }
 
-/// The snapshot as it is sent. If it cannot be read, the stream ends before its end.
+/// The snapshot as it is sent: all of it is read, and what the member has already is left out. If it cannot be read, the
+/// stream ends before its end.
 fn parts(
     snapshots: Snapshots,
     file: Arc<SnapshotFile>,
@@ -201,6 +225,8 @@ fn parts(
 ) -> impl Stream<Item = wire::SnapshotPart> + Send + 'static {
     use wire::snapshot_part::Part;
     let part = |part| wire::SnapshotPart { part: Some(part) };
+    let first_chunk = header.first_chunk;
+    let mut checksum = Hasher::new();
     async_stream::stream! {
         yield part(Part::Header(header));
         let mut reader = match snapshots.reader(&file) {
@@ -213,12 +239,14 @@ fn parts(
                 Ok(read) => read,
                 Err(error) => return drop(failure.set(error)),
             };
-            match chunk {
-                Some(chunk) => yield part(Part::Chunk(chunk.into())),
-                None => {
-                    yield part(Part::End(wire::SnapshotEnd { chunks }));
-                    return;
-                }
+            let Some(chunk) = chunk else {
+                let checksum = Some(checksum.finalize());
+                yield part(Part::End(wire::SnapshotEnd { chunks, checksum }));
+                return;
+            };
+            checksum.update(&chunk);
+            if chunks >= first_chunk {
+                yield part(Part::Chunk(chunk.into()));
             }
         }
     }

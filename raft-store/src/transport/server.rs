@@ -13,16 +13,16 @@ use proto::raft::raft_server;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::admission;
+use super::incoming::{self, Filling};
 use crate::RaftId;
 use crate::codec::Malformed;
 use crate::codec::raft::{
     get_entry, get_log_id, get_snapshot_meta, get_vote, put_log_id, put_member, put_vote,
 };
 use crate::codec::violation::put_outcome;
-use crate::host;
 use crate::membership::{self, Change};
 use crate::replicated::Replicated;
-use crate::snapshot::{self, FORMAT};
+use crate::snapshot::{FORMAT, SnapshotFile};
 use crate::types::{Address, Entry, Group};
 
 /// Tells by the extensions of a request which node has sent it.
@@ -132,6 +132,16 @@ impl raft_server::Raft for Service {
         }))
     }
 
+    async fn snapshot_progress(
+        &self,
+        request: Request<wire::SnapshotHeader>,
+    ) -> Reply<wire::SnapshotProgressResponse> {
+        let (_, extensions, header) = request.into_parts();
+        let member = self.addressed(header.to, header.vote.as_ref(), &extensions)?;
+        let chunks = member.incoming.progress(&header.id).await?;
+        Ok(Response::new(wire::SnapshotProgressResponse { chunks }))
+    }
+
     async fn install_snapshot(
         &self,
         request: Request<Streaming<wire::SnapshotPart>>,
@@ -148,7 +158,13 @@ impl raft_server::Raft for Service {
         }
         let vote = get_vote(header.vote)?;
         let meta = get_snapshot_meta(header.meta.ok_or(Malformed::missing("snapshot.meta"))?)?;
-        let snapshot = Arc::new(receive(member, parts).await?);
+        let last = meta.last_log_id.map_or(0, |last| last.index);
+        let filling = member.incoming.begin(&member.snapshots, &header.id, last)?;
+        let received = receive(&filling, header.first_chunk, parts).await;
+        if !received.as_ref().is_err_and(Broken::can_go_on) {
+            member.incoming.end(&filling);
+        }
+        let snapshot = Arc::new(received?);
         let response = member.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
         let vote = response.map_err(stopped)?.vote;
         Ok(Response::new(wire::SnapshotResponse { vote: Some(put_vote(&vote)) }))
@@ -262,30 +278,64 @@ fn put_answer(answer: openraft::raft::StreamAppendResult<Group>) -> wire::Append
     wire::AppendResponse { result: Some(result) }
 }
 
-/// Writes the chunks to a file of our own. It is removed again if the stream breaks off.
+/// Writes the chunks to a file of our own.
 async fn receive(
-    member: &Replicated,
+    filling: &Filling,
+    first_chunk: u64,
     mut parts: Streaming<wire::SnapshotPart>,
-) -> Result<snapshot::SnapshotFile, Status> {
+) -> Result<SnapshotFile, Broken> {
     use wire::snapshot_part::Part;
-    let failed = |error: snapshot::Error| Status::internal(std::io::Error::from(error).to_string());
-    let mut writer = member.snapshots.writer().map_err(failed)?;
-    let mut chunks = 0;
-    loop {
-        let part = parts.message().await?.and_then(|part| part.part);
-        writer = match part {
-            Some(Part::Chunk(chunk)) => {
-                chunks += 1;
-                blocking(move || writer.push(&chunk).map(|()| writer)).await?.map_err(failed)?
-            }
-            Some(Part::End(end)) if end.chunks == chunks => {
-                return blocking(move || writer.finish()).await?.map_err(failed);
-            }
-            _ => return Err(Status::invalid_argument("the snapshot is incomplete")),
-        };
+    for number in first_chunk.. {
+        match parts.message().await?.and_then(|part| part.part) {
+            Some(Part::Chunk(chunk)) => filling.push(number, chunk).await?,
+            Some(Part::End(end)) => return Ok(filling.finish(end.chunks, end.checksum).await?),
+            Some(Part::Header(_)) | None => break,
+        }
+    }
+    Err(Broken::Stream(Status::invalid_argument("the snapshot is incomplete")))
+}
+
+/// Why a call brought no whole snapshot.
+enum Broken {
+    Stream(Status),
+    File(incoming::Error),
+}
+
+impl Broken {
+    /// What has come is as good as before.
+    fn can_go_on(&self) -> bool {
+        matches!(self, Self::Stream(_) | Self::File(incoming::Error::Gap { .. }))
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    host::blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+impl From<Status> for Broken {
+    fn from(status: Status) -> Self {
+        Self::Stream(status)
+    }
+}
+
+impl From<incoming::Error> for Broken {
+    fn from(error: incoming::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<Broken> for Status {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Stream(status) => status,
+            Broken::File(error) => error.into(),
+        }
+    }
+}
+
+impl From<incoming::Error> for Status {
+    fn from(error: incoming::Error) -> Self {
+        match error {
+            incoming::Error::Gap { .. } | incoming::Error::Over => Self::aborted(error.to_string()),
+            incoming::Error::Incomplete => Self::invalid_argument(error.to_string()),
+            incoming::Error::File(error) => Self::internal(std::io::Error::from(error).to_string()),
+            incoming::Error::Thread(error) => Self::internal(error.to_string()),
+        }
+    }
 }
