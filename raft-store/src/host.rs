@@ -5,6 +5,6 @@
 pub(crate) mod real;
 
 #[cfg(not(test))]
-pub(crate) use self::real::{Runtime, Wire, blocking, dial, random};
+pub(crate) use self::real::{Runtime, Wire, blocking, dial, random, task};
 #[cfg(test)]
-pub(crate) use crate::simulation::host::{Runtime, Wire, blocking, dial, random};
+pub(crate) use crate::simulation::host::{Runtime, Wire, blocking, dial, random, task};

@@ -30,6 +30,7 @@ use self::index::{Index, Located};
 use self::serving::Serving;
 use self::writer::{Request, Writer};
 use crate::codec::raft::{get_log_id, get_vote, put_log_id, put_vote};
+use crate::giving_way::Alarm;
 use crate::hard_state::{self, HardState};
 use crate::host::blocking;
 use crate::key::DataKey;
@@ -68,6 +69,7 @@ struct Shared {
     key: DataKey,
     index: Arc<Mutex<Index>>,
     oldest_epoch: Arc<AtomicU64>,
+    alarm: Alarm,
     serving: Serving,
 }
 
@@ -104,6 +106,7 @@ impl Log {
         let segments = segment::load(dir, &key, &mut index)?;
         index.committed = index.committed.min(index.last());
 
+        let alarm = Alarm::default();
         let index = Arc::new(Mutex::new(index));
         let oldest_epoch = Arc::new(AtomicU64::new(0));
         let writer = Writer {
@@ -115,10 +118,24 @@ impl Log {
             segment_bytes: limits.segment_bytes,
             committed: None,
             failed: None,
+            alarm: alarm.clone(),
+            held: Vec::new(),
+            given_up: false,
             oldest_epoch: Arc::clone(&oldest_epoch),
         };
         let serving = Serving::start(writer, dir)?;
-        Ok(Self(Arc::new(Shared { raft_id: state.raft_id, key, index, oldest_epoch, serving })))
+        Ok(Self(Arc::new(Shared { raft_id: state.raft_id, key, index, oldest_epoch, alarm, serving })))
+    }
+
+    /// Raised when the log cannot be written any more.
+    pub(crate) fn alarm(&self) -> Alarm {
+        self.0.alarm.clone()
+    }
+
+    /// Raft may be told now that the log cannot be written any more.
+    pub(crate) fn give_up(&self) {
+        // An error means that the thread has ended.
+        let _ = self.send(Request::GiveUp);
     }
 
     /// The oldest epoch of the data key that the log may need, as of the last purge or `pass`.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::storage::RaftSnapshotBuilder as _;
 use openraft::storage::RaftStateMachine as _;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -85,7 +84,7 @@ impl Rekey {
             sleep(PAUSE).await;
             self.incoming.forget_before(epoch);
         }
-        self.replica.get_snapshot_builder().await.build_snapshot().await?;
+        self.replica.get_snapshot_builder().await.build().await?;
         let (replica, key) = (self.replica.clone(), self.key.clone());
         let retire = move || {
             replica.trim(0)?;

@@ -4,7 +4,6 @@
 //! be written when an entry is applied.
 
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{Stream, TryStreamExt};
@@ -15,7 +14,9 @@ use proto::model::RaftConfig;
 
 use crate::Change;
 use crate::codec::decode_proposal;
+use crate::giving_way::Alarm;
 use crate::host::blocking;
+use crate::log::Log;
 use crate::snapshot::{self, Loaded, SnapshotFile, Snapshots};
 use crate::state_machine::{Outcome, Position, State};
 use crate::types::{Entry, Group, LogId, Payload, SnapshotMeta, StoredMembers, term};
@@ -31,6 +32,7 @@ pub(crate) struct Replica(Arc<Shared>);
 struct Shared {
     feed: Arc<Feed>,
     snapshots: Snapshots,
+    alarm: Alarm,
     inner: Mutex<Inner>,
     kept: Mutex<Kept>,
 }
@@ -50,19 +52,15 @@ struct Inner {
 }
 
 impl Replica {
-    /// Begins with the newest snapshot that can be used with `log`, the entries that there are.
-    pub(crate) fn new(
-        feed: Arc<Feed>,
-        snapshots: Snapshots,
-        log: Range<u64>,
-    ) -> Result<Self, snapshot::Error> {
+    /// Begins with the newest snapshot that can be used with the log.
+    pub(crate) fn new(feed: Arc<Feed>, snapshots: Snapshots, log: &Log) -> Result<Self, snapshot::Error> {
         let (mut inner, mut kept) = (Inner::default(), Kept::default());
-        if let Some(Loaded { meta, state, file }) = snapshots.load(log)? {
+        if let Some(Loaded { meta, state, file }) = snapshots.load(log.range())? {
             inner = Inner::restored(state, &meta);
             kept = Kept { newest: Some((meta, Arc::new(file))), oldest: snapshots.oldest()? };
         }
-        let replica =
-            Self(Arc::new(Shared { feed, snapshots, inner: Mutex::new(inner), kept: Mutex::new(kept) }));
+        let (inner, kept) = (Mutex::new(inner), Mutex::new(kept));
+        let replica = Self(Arc::new(Shared { feed, snapshots, alarm: log.alarm(), inner, kept }));
         replica.publish(&replica.inner(), Vec::new());
         Ok(replica)
     }
@@ -232,10 +230,8 @@ pub(crate) struct Builder {
     state: State,
 }
 
-impl RaftSnapshotBuilder<Group> for Builder {
-    type SnapshotData = Arc<SnapshotFile>;
-
-    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
+impl Builder {
+    pub(crate) async fn build(&self) -> io::Result<SnapshotOf> {
         let (replica, meta, state) = (self.replica.clone(), self.meta.clone(), self.state.clone());
         let build = move || {
             let file = replica.0.snapshots.build(&meta, &state)?;
@@ -243,5 +239,18 @@ impl RaftSnapshotBuilder<Group> for Builder {
             Ok::<_, snapshot::Error>(Snapshot { meta, snapshot })
         };
         Ok(blocking(build).await??)
+    }
+}
+
+impl RaftSnapshotBuilder<Group> for Builder {
+    type SnapshotData = Arc<SnapshotFile>;
+
+    /// Raft stops after an error: so somebody else is to lead before it hears of it.
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
+        let built = self.build().await;
+        if built.is_err() {
+            self.replica.0.alarm.raise_and_wait().await;
+        }
+        built
     }
 }

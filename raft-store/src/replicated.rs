@@ -18,7 +18,8 @@ use tonic::Status;
 use crate::change_set::Proposal;
 use crate::codec::{self, violation::get_outcome};
 use crate::compaction::Compaction;
-use crate::host::random;
+use crate::giving_way::GivingWay;
+use crate::host::{random, task};
 use crate::key::{self, DataKey};
 use crate::leadership::{self, LeaderHeard, Leadership, Observer};
 use crate::log::{self, Log};
@@ -100,7 +101,7 @@ impl Replicated {
         let limits = log::Limits { segment_bytes: options.segment_bytes, cached_bytes: options.cached_bytes };
         let log = Log::open(dir, key.clone(), random(), limits)?;
         let raft_id = log.raft_id();
-        let replica = Replica::new(feed, snapshots.clone(), log.range())?;
+        let replica = Replica::new(feed, snapshots.clone(), &log)?;
         let peers = Arc::new(Peers::new(options.dial.clone()));
         #[cfg(test)]
         let log_to_look_at = log.clone();
@@ -122,8 +123,12 @@ impl Replicated {
         let leadership_changed = observer.changed();
         tasks.spawn(observer.run(stop.clone()));
         let (log, replica) = files;
+        let patience = options.timing.patience();
+        let giving_way = GivingWay { raft: raft.clone(), raft_id, log: log.clone(), patience };
+        tasks.spawn(task(giving_way.run(stop.clone())));
         let incoming = Arc::new(Incoming::default());
-        tasks.spawn(Compaction::new(&raft, replica.clone(), incoming.clone()).run(stop.clone()));
+        let compaction = Compaction::new(&raft, replica.clone(), incoming.clone());
+        tasks.spawn(task(compaction.run(stop.clone())));
         let begun = rekeying.clone();
         let rekey =
             Rekey { raft: raft.clone(), key: key.clone(), log, replica, incoming: incoming.clone(), begun };

@@ -25,6 +25,12 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
+/// What a task of this machine does. It is the caller's to spawn.
+#[cfg(not(test))]
+pub(crate) fn task<F: Future<Output = ()> + Send + 'static>(work: F) -> F {
+    work
+}
+
 pub(crate) fn dial(dial: &dyn Dial, addr: &str) -> Channel {
     dial.channel(addr)
 }

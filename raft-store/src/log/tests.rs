@@ -54,7 +54,7 @@ impl StoreBuilder<Group, Log, Replica, tempfile::TempDir> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), self.0.clone(), 7, Limits::default()).unwrap();
         let feed = Arc::new(Feed::new(View::default()));
-        let replica = Replica::new(feed, Snapshots::new(dir.path(), self.0.clone()).unwrap(), 0..0).unwrap();
+        let replica = Replica::new(feed, Snapshots::new(dir.path(), self.0.clone()).unwrap(), &log).unwrap();
         Ok((dir, log, replica))
     }
 }
@@ -247,7 +247,17 @@ async fn after_a_failed_write_nothing_more_is_written_and_what_was_durable_stays
     std::fs::create_dir(dir.path().join("raft-state.tmp")).unwrap();
     assert!(log.save_vote(&Vote::new(2, 7)).await.is_err());
     assert_eq!(log.read_vote().await.unwrap(), None, "a vote counts once it is durable");
-    assert!(log.blocking_append(vec![entry(1, 1, "b")]).await.is_err());
+    // Entries are waited for until it is given up.
+    let (mut waiting, entries) = (log.clone(), vec![entry(1, 1, "b")]);
+    let mut append = std::pin::pin!(waiting.blocking_append(entries));
+    tokio::select! {
+        biased;
+        answer = &mut append => panic!("{answer:?}"),
+        passed = log.pass() => passed.unwrap(),
+    }
+    log.give_up();
+    assert!(append.await.is_err());
+    assert!(log.blocking_append(vec![entry(1, 2, "c")]).await.is_err());
     drop(log);
     std::fs::remove_dir(dir.path().join("raft-state.tmp")).unwrap();
     assert_eq!(texts(&mut open(dir.path()).unwrap()).await, ["a"]);

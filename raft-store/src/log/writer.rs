@@ -5,7 +5,8 @@
 //! waits for a disk.
 //!
 //! Invariant: nothing is answered before it is durable, and after an error nothing more is written: what a failed
-//! fsync has left on disk is unknown until the log is opened again.
+//! fsync has left on disk is unknown until the log is opened again. That entries could not be written is told only when
+//! `giving_way` has done its part.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use super::record::{self, Kind};
 use super::segment::Segment;
 use crate::codec;
 use crate::disk::{self, at};
+use crate::giving_way::Alarm;
 use crate::hard_state::{self, HardState};
 use crate::key::DataKey;
 use crate::types::{Entry, Group, LogId};
@@ -45,6 +47,8 @@ pub(super) enum Request {
     Truncate { after: Option<u64>, done: oneshot::Sender<io::Result<()>> },
     /// Drops all segments that hold nothing after this index; the hard state says so first.
     Purge { upto: u64, state: HardState, done: oneshot::Sender<io::Result<()>> },
+    /// After an error: the entries that could not be written are waited for no more.
+    GiveUp,
     /// Nothing: what was asked before is done when this is.
     Pass { done: oneshot::Sender<io::Result<()>> },
 }
@@ -58,6 +62,10 @@ pub(super) struct Writer {
     pub(super) segment_bytes: u64,
     pub(super) committed: Option<LogId>,
     pub(super) failed: Option<String>,
+    pub(super) alarm: Alarm,
+    /// Of entries that could not be written, until it is given up.
+    pub(super) held: Vec<IOFlushed<Group>>,
+    pub(super) given_up: bool,
     /// Of all segments; the largest number if there are none.
     pub(super) oldest_epoch: Arc<AtomicU64>,
 }
@@ -125,6 +133,7 @@ impl Writer {
                     batch.done.push(done);
                 }
                 Request::Commit(id) => self.committed = Some(id),
+                Request::GiveUp => self.give_up(),
                 barrier => {
                     self.flush(std::mem::take(&mut batch));
                     self.barrier(barrier);
@@ -142,7 +151,9 @@ impl Writer {
             Request::Truncate { after, done } => (self.attempt(|w| w.truncate(after)), done),
             Request::Purge { upto, state, done } => (self.attempt(|w| w.purge(upto, &state)), done),
             Request::Pass { done } => (Ok(()), done),
-            Request::Append { .. } | Request::Commit(_) => unreachable!("these are batched"),
+            Request::Append { .. } | Request::Commit(_) | Request::GiveUp => {
+                unreachable!("these are no barriers")
+            }
         };
         let oldest = self.segments.iter().map(|segment| segment.epoch).min();
         self.oldest_epoch.store(oldest.unwrap_or(u64::MAX), Ordering::Release);
@@ -161,6 +172,7 @@ impl Writer {
             let text = format!("cannot write the log: {error}: {}", error.source);
             tracing::error!("{text}");
             self.failed = Some(text.clone());
+            self.alarm.raise();
             io::Error::new(error.source.kind(), text)
         })
     }
@@ -180,10 +192,19 @@ impl Writer {
                 index.evict();
                 Ok(())
             }
+            Err(_) if !self.given_up => return self.held.extend(batch.done),
             Err(error) => Err((error.kind(), error.to_string())),
         };
         for done in batch.done {
             done.io_completed(result.clone().map_err(|(kind, text)| io::Error::new(kind, text)));
+        }
+    }
+
+    fn give_up(&mut self) {
+        let Some(failed) = &self.failed else { return };
+        self.given_up = true;
+        for done in self.held.drain(..) {
+            done.io_completed(Err(io::Error::other(failed.clone())));
         }
     }
 

@@ -130,7 +130,8 @@ pub(crate) async fn transfer(member: &Replicated) -> Result<RaftId, Error> {
     let handed_over = |metrics: &Metrics| metrics.current_leader.is_some_and(|leader| leader != me);
     let deadline = Instant::now() + TRANSFER;
     loop {
-        let successor = settled(member, || successor(member)).await?;
+        let ask = || successor(&member.members_now(), me).ok_or(Error::NoSuccessor);
+        let successor = settled(member, ask).await?;
         member.raft.trigger().transfer_leader(successor).await.map_err(|_| Error::Stopped)?;
         // One that lacks an entry at that moment, or misses the message, does nothing: it is told again.
         let election = Some(member.timing.patience());
@@ -143,12 +144,11 @@ pub(crate) async fn transfer(member: &Replicated) -> Result<RaftId, Error> {
     }
 }
 
-fn successor(member: &Replicated) -> Result<RaftId, Error> {
-    let members = member.members_now();
-    let reachable =
-        |m: &&Member| m.voter && m.raft_id != member.raft_id && m.reachability == Reachability::Reachable;
+/// The one that has most of the log.
+pub(crate) fn successor(members: &[Member], me: RaftId) -> Option<RaftId> {
+    let reachable = |m: &&Member| m.voter && m.raft_id != me && m.reachability == Reachability::Reachable;
     let successor = members.iter().filter(reachable).min_by_key(|m| m.lag.unwrap_or(u64::MAX));
-    successor.map(|member| member.raft_id).ok_or(Error::NoSuccessor)
+    successor.map(|member| member.raft_id)
 }
 
 /// Asks again for a moment: a member that has just joined, or a new leader's, may not have been heard yet.

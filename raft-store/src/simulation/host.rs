@@ -33,6 +33,17 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     Ok(work())
 }
 
+/// A task of a simulated machine ends with it, whoever waits for it.
+pub(crate) fn task(work: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, ()> {
+    match Life::now() {
+        Some(life) => {
+            let task = life.spawn(work);
+            Box::pin(async move { drop(task.await) })
+        }
+        None => Box::pin(work),
+    }
+}
+
 pub(crate) fn dial(dial: &dyn Dial, addr: &str) -> Wire {
     match Life::now() {
         Some(life) => Wire::Simulated(network::Wire::new(life, addr)),
