@@ -92,6 +92,7 @@ const fn violation_code(violation: &Violation) -> Code {
     match violation {
         Violation::NameTaken { .. } | Violation::Exists { .. } => Code::AlreadyExists,
         Violation::Missing { .. } => Code::NotFound,
+        Violation::TooMany { .. } => Code::ResourceExhausted,
         Violation::SubnetOverlap { .. } | Violation::Immutable { .. } => Code::InvalidArgument,
         Violation::AddressTaken { .. }
         | Violation::VniTaken { .. }

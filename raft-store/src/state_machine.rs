@@ -164,7 +164,12 @@ fn change(tables: &mut Tables, proposal: Proposal, index: u64) -> Result<Vec<Cha
     }
     for change in &changes {
         match (&change.before, &change.after) {
-            (before, Some(after)) => tables.check_references(after, before.as_ref())?,
+            (before, Some(after)) => {
+                if before.is_none() {
+                    tables.check_count(after.kind())?;
+                }
+                tables.check_references(after, before.as_ref())?;
+            }
             (Some(before), None) => {
                 tables.check_unreferenced(before)?;
                 if let ObjectId::Network(network) = before.id() {

@@ -30,7 +30,7 @@ use self::addresses::{Addresses, claims};
 pub use self::audit::Flaw;
 use self::index::Index;
 use self::subnets::Subnets;
-use crate::{AddressOwner, Object, ObjectId};
+use crate::{AddressOwner, Kind, Object, ObjectId};
 
 /// 24 bits (RFC 7348).
 const VNI_MASK: u32 = (1 << 24) - 1;
@@ -80,6 +80,17 @@ impl Tables {
             ObjectId::Network(id) => self.networks.get(id).cloned().map(Object::Network),
             ObjectId::Cluster(id) => self.clusters.get(id).cloned().map(Object::Cluster),
             ObjectId::Keyring(id) => self.keyrings.get(id).cloned().map(Object::Keyring),
+        }
+    }
+
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Node => self.nodes.len(),
+            Kind::Service => self.services.len(),
+            Kind::Task => self.tasks.len(),
+            Kind::Network => self.networks.len(),
+            Kind::Cluster => self.clusters.len(),
+            Kind::Keyring => self.keyrings.len(),
         }
     }
 

@@ -51,6 +51,8 @@ pub enum Violation {
     InUse { network: NetworkId, by: Vec<ObjectId> },
     #[error("{by} names {missing}, which does not exist")]
     Missing { missing: ObjectId, by: ObjectId },
+    #[error("a swarm has {limit} objects of kind {kind} at most: remove some first")]
+    TooMany { kind: Kind, limit: usize },
     #[error("{field} of {id} cannot be changed")]
     Immutable { id: ObjectId, field: &'static str },
     #[error("task {task} is {from} and cannot become {to}: observed states only move forward")]

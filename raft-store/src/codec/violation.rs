@@ -5,7 +5,7 @@ use proto::raft as wire;
 
 use super::{Malformed, get_id, put_id};
 use crate::state_machine::Outcome;
-use crate::{AddressOwner, Violation};
+use crate::{AddressOwner, Kind, Violation};
 
 pub(crate) fn put_outcome(outcome: Outcome) -> wire::ProposeResponse {
     use wire::propose_response::Outcome as Wire;
@@ -58,6 +58,9 @@ fn put(violation: &Violation) -> wire::Violation {
         Violation::Missing { missing, by } => {
             Kind::Missing(wire::Missing { missing: Some(put_id(missing)), by: Some(put_id(by)) })
         }
+        Violation::TooMany { kind, limit } => {
+            Kind::TooMany(wire::TooMany { kind: kind.to_string(), limit: *limit as u64 })
+        }
         Violation::Immutable { id, field } => {
             Kind::Immutable(wire::Immutable { id: Some(put_id(id)), field: (*field).into() })
         }
@@ -96,6 +99,10 @@ fn get(violation: wire::Violation) -> Result<Violation, Malformed> {
         Kind::Missing(missing) => {
             Violation::Missing { missing: get_id(missing.missing)?, by: get_id(missing.by)? }
         }
+        Kind::TooMany(many) => Violation::TooMany {
+            kind: get_kind(&many.kind)?,
+            limit: many.limit.try_into().map_err(Malformed::bad)?,
+        },
         Kind::Immutable(immutable) => {
             Violation::Immutable { id: get_id(immutable.id)?, field: field(&immutable.field) }
         }
@@ -132,6 +139,12 @@ fn field(name: &str) -> &'static str {
     ["service", "slot", "node"].into_iter().find(|known| *known == name).unwrap_or("a field")
 }
 
+fn get_kind(name: &str) -> Result<Kind, Malformed> {
+    let kinds = [Kind::Node, Kind::Service, Kind::Task, Kind::Network, Kind::Cluster, Kind::Keyring];
+    let kind = kinds.into_iter().find(|kind| kind.to_string() == name);
+    kind.ok_or(Malformed::missing("a known kind"))
+}
+
 const STATES: [TaskState; 14] = [
     TaskState::New,
     TaskState::Pending,
@@ -163,7 +176,7 @@ mod tests {
     use proto::model::{NetworkId, ServiceId, TaskId};
 
     use super::*;
-    use crate::{Kind, ObjectId};
+    use crate::ObjectId;
 
     #[test]
     fn every_violation_survives_the_wire() {
@@ -198,6 +211,7 @@ mod tests {
             },
             Violation::InUse { network: network.clone(), by: vec![service.clone()] },
             Violation::Missing { missing: network.into(), by: service.clone() },
+            Violation::TooMany { kind: Kind::Node, limit: 7 },
             Violation::Immutable { id: service, field: "node" },
             Violation::Backwards { task, from: TaskState::Failed, to: TaskState::Running },
         ];

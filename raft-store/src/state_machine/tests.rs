@@ -214,3 +214,29 @@ fn a_proposal_for_another_term_is_refused() {
     let answer = state.apply(leaders, Position { index: 2, term: Term(4) }).0;
     assert_eq!(answer, Outcome::Applied { index: 2 });
 }
+
+#[test]
+fn no_more_objects_of_a_kind_than_its_limit() {
+    let mut state = State::default();
+    let limit = 1 << 17;
+    for number in 1..limit {
+        state.tables.insert(make::node(&format!("node{number}")).into(), None);
+    }
+    assert!(matches!(apply(&mut state, vec![create(make::node("last"))]), Outcome::Applied { .. }));
+    let too_many = Violation::TooMany { kind: Kind::Node, limit };
+    assert_eq!(violation(&mut state, vec![create(make::node("one-more"))]), too_many);
+    assert!(too_many.to_string().contains("131072"), "{too_many}");
+    // What is there can change, go, and be replaced; nothing slips in beside it.
+    let update = || Write::Update(state.tables.get(&ObjectId::Node("node1".into())).unwrap());
+    let slipping = vec![create(make::node("one-more")), update()];
+    let update = vec![update()];
+    assert_eq!(violation(&mut state, slipping), too_many);
+    assert!(matches!(apply(&mut state, update), Outcome::Applied { .. }));
+    let remove = Write::Remove { id: ObjectId::Node("node2".into()), version: 0 };
+    let replaced = apply(&mut state, vec![create(make::node("one-more")), remove]);
+    assert!(matches!(replaced, Outcome::Applied { .. }), "{replaced:?}");
+    assert_eq!(state.tables.count(Kind::Node), limit);
+    // Others have limits of their own.
+    let other = apply(&mut state, vec![create(make::network("net", "10.0.9.0/24"))]);
+    assert!(matches!(other, Outcome::Applied { .. }), "{other:?}");
+}

@@ -7,7 +7,25 @@ use crate::{AddressOwner, Kind, Object, ObjectId, Violation};
 
 type Check = Result<(), Violation>;
 
+/// The most objects of a kind that a swarm has. A manager holds all of them in memory.
+///
+/// What an entry does depends on it, so managers that differ here would differ in their state: it may be raised only
+/// together with something that tells all of them at the same entry.
+const fn most(kind: Kind) -> usize {
+    match kind {
+        Kind::Node | Kind::Service | Kind::Network | Kind::Keyring => 1 << 17,
+        Kind::Task => 1 << 20,
+        Kind::Cluster => 1,
+    }
+}
+
 impl Tables {
+    /// Whether there are not too many, once one of the kind was added.
+    pub(crate) fn check_count(&self, kind: Kind) -> Check {
+        let limit = most(kind);
+        if self.count(kind) <= limit { Ok(()) } else { Err(Violation::TooMany { kind, limit }) }
+    }
+
     /// Whether `after` may take its place: what must be unique is free.
     pub(crate) fn check_unique(&self, after: &Object) -> Check {
         match after {
