@@ -2,13 +2,15 @@
 //!
 //! Everything in a survivor's log counts, also what may not have been committed: what was acknowledged is among it as
 //! far as this member ever had it, and of the rest nobody was told that it failed. The new group goes on at indexes
-//! that the lost members cannot have reached, since nodes and clients take nothing that seems older than what they know.
+//! that the lost members cannot have reached, nor any group that was begun anew before, since nodes and clients take
+//! nothing that seems older than what they know.
 //! Its one member has a new Raft id, so that whoever is left of the old group finds nobody that it knows.
 //!
 //! Invariant: the directory holds the old group or the new one, whenever the power goes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use openraft::RaftLogReader as _;
@@ -28,6 +30,9 @@ use crate::{Options, RaftId, Term, Transaction, View};
 
 /// More entries than lost members can have had beyond what this one knows of.
 const GAP: u64 = 1 << 32;
+
+/// The beginning of 2020, in seconds since that of 1970.
+const EPOCH: Duration = Duration::from_secs(1_577_836_800);
 
 /// What the group begins with, and in which term it may begin.
 pub(crate) struct Origin {
@@ -93,10 +98,10 @@ pub(crate) fn clear_up(dir: &Path) -> Result<(), Error> {
 fn changed(
     mut state: State,
     term: Term,
-    now: std::time::SystemTime,
+    now: SystemTime,
     change: impl FnOnce(&mut Transaction),
 ) -> Result<State, Error> {
-    let index = state.tables.index() + GAP;
+    let index = beginning(state.tables.index(), now);
     // Nothing that was proposed to the old group may be applied in this one.
     state.answered = Default::default();
     state.answered.horizon = index;
@@ -111,6 +116,19 @@ fn changed(
         }
     }
     Ok(state)
+}
+
+/// Where a group goes on that has got as far as `index`: beyond what lost members can have had, and where the clock stands,
+/// which goes 2³² indexes a second.
+///
+/// No group writes as much as that. So a group that begins later is higher than all that an earlier one has come to,
+/// also if both are made of the same backup.
+fn beginning(index: u64, now: SystemTime) -> u64 {
+    let since = now.duration_since(UNIX_EPOCH + EPOCH).unwrap_or_default();
+    let seconds = since.as_secs().min(u32::MAX.into());
+    // Nanoseconds in quarters: the largest number of them takes 32 bits.
+    let by_clock = seconds << 32 | u64::from(since.subsec_nanos()) << 2;
+    by_clock.max(index.saturating_add(GAP))
 }
 
 fn address(options: &Options) -> Address {
@@ -167,5 +185,34 @@ fn discard(dir: &Path) -> Result<(), Error> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at(dir)(error).into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_beginning_is_higher_than_all_that_an_earlier_one_can_have_come_to() {
+        let at = |nanos| UNIX_EPOCH + EPOCH + Duration::from_nanos(nanos);
+        let day = 24 * 3600 * 1_000_000_000;
+        let moments = [day, day + 1, day + 999_999_999, day + 1_000_000_000, 9 * day, 30_000 * day];
+        for index in [0, 7, 1 << 40] {
+            let begun = moments.map(|nanos| beginning(index, at(nanos)));
+            assert!(begun.is_sorted_by(|one, other| one < other), "{begun:?}");
+        }
+        // What was written meanwhile, a million entries a second, is lower too.
+        let (first, later) = (beginning(0, at(day)), day + 5_000_000_000);
+        assert!(beginning(0, at(later)) > first + 5_000_000);
+    }
+
+    #[test]
+    fn lost_members_are_behind_also_when_the_clock_is_wrong() {
+        let index = 1 << 63;
+        for clock in [UNIX_EPOCH, UNIX_EPOCH + EPOCH, UNIX_EPOCH + 2 * EPOCH] {
+            assert_eq!(beginning(index, clock), index + GAP, "{clock:?}");
+        }
+        assert_eq!(beginning(5, UNIX_EPOCH), 5 + GAP);
+        assert!(beginning(5, UNIX_EPOCH + Duration::from_secs(1 << 40)) > 1 << 63);
     }
 }

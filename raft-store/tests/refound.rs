@@ -101,6 +101,31 @@ async fn a_swarm_begins_again_from_a_backup() {
     tokio::time::timeout(BOUND, restored.stop()).await.unwrap();
 }
 
+/// Nodes that have met the first swarm must not take the second one for older.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_restored_later_is_higher() {
+    let dir = tempfile::tempdir().unwrap();
+    let managers = group(dir.path(), &["a"]).await;
+    create_node(&managers[0].store, "n1").await;
+    let (mut out, scratch) = (Vec::new(), dir.path().join("scratch"));
+    Backup::write(&managers[0].store, "", &scratch, &mut out).unwrap();
+    let mut reached = managers[0].store.view().index();
+    for name in ["x", "y", "z"] {
+        let backup = Backup::read(&mut &out[..], "", &scratch).unwrap();
+        Store::restore(&options(dir.path(), name), backup, add("n2")).unwrap();
+        let restored = Manager::start(dir.path(), name).await;
+        eventually("it leads", || restored.leads().then_some(())).await;
+        has_node(&restored.store, "n2").await;
+        let begun = restored.store.view().index();
+        assert!(begun > reached, "{name} begins at {begun}, and {reached} was there before");
+        for number in 0..20 {
+            create_node(&restored.store, &format!("node{number}")).await;
+        }
+        reached = restored.store.view().index();
+        restored.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_heard_nothing_begins_nothing() {
     let dir = tempfile::tempdir().unwrap();
