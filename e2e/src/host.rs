@@ -16,7 +16,7 @@ use crate::command::{self, Output, inside, run, run_inside, start_logged};
 use crate::lab::{Site, build_folder};
 use crate::registry;
 use crate::wait::wait;
-use crate::{clean, trace};
+use crate::{clean, names, trace};
 
 const READY: Duration = Duration::from_secs(30);
 
@@ -105,6 +105,11 @@ impl Host {
     /// Runs a shell script in the host's network namespace.
     pub fn sh(&self, script: &str) -> Output {
         run_inside(&self.netns(), "sh", &["-ec", script])
+    }
+
+    /// Does `work` on a thread in the host's network namespace.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        names::within(&self.netns(), work)
     }
 
     /// Takes a UDP port of the host, until the socket is dropped.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use e2e::{Host, Lab, PATIENCE, wait};
 use hyper_util::rt::TokioIo;
 use identity::{CertificateDir, Credentials, Dialer, RootCertificate, tls};
-use nix::sched::{CloneFlags, setns};
 use proto::wire::control_client::ControlClient;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::node_ca_client::NodeCaClient;
@@ -40,13 +39,9 @@ fn own(host: &Host) -> (Credentials, RootCertificate) {
 
 /// Does `story` in the network of a host.
 fn inside<T: Send>(host: &Host, story: impl Future<Output = T> + Send) -> T {
-    std::thread::scope(|scope| {
-        let there = scope.spawn(|| {
-            setns(File::open(host.netns()).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(story)
-        });
-        there.join().unwrap()
+    host.within(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(story)
     })
 }
 

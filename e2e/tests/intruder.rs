@@ -3,11 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
 use std::fmt::Debug;
-use std::fs::File;
 
 use e2e::{Host, Lab, PATIENCE, wait};
 use identity::{CertificateDir, Credentials, Dialer, PrivateKey};
-use nix::sched::{CloneFlags, setns};
 use proto::network::WatchRequest;
 use proto::network::directory_client::DirectoryClient;
 use proto::network::network_update::Kind;
@@ -36,13 +34,9 @@ fn credentials(host: &Host) -> Credentials {
 
 /// Does `story` in the host's network, where the managers are reached.
 fn inside<T: Send>(host: &Host, story: impl Future<Output = T> + Send) -> T {
-    std::thread::scope(|scope| {
-        let there = scope.spawn(|| {
-            setns(File::open(host.netns()).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(story)
-        });
-        there.join().unwrap()
+    host.within(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(story)
     })
 }
 

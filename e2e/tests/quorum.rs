@@ -46,6 +46,13 @@ fn the_survivor_of_three_managers_goes_on_with_all_services() {
     assert_eq!(h1.nodes().len(), 4);
     assert!(h1.ctl(&["service", "ls"]).ok().contains("web"));
 
+    // What cannot be kept is not begun, and can be asked for again.
+    let obstacle = h1.data_root().join("node.json.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let refused = h1.ctl(&force).refused();
+    assert!(refused.contains("cannot write") && refused.contains("node.json"), "{refused}");
+    std::fs::remove_dir(&obstacle).unwrap();
+
     let told = h1.ctl(&force).ok();
     assert!(told.contains("is now its only manager"), "{told}");
     assert_eq!(processes(&lab, h1, 2), before, "no task was touched");

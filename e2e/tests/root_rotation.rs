@@ -112,3 +112,30 @@ fn a_rotation_shows_its_progress_and_bad_roots_are_refused() {
     assert!(missing.contains("cannot read /no/such/file"), "{missing}");
     assert_eq!(root(h1), second, "nothing has changed");
 }
+
+#[test]
+fn a_snapshot_that_was_saved_during_a_rotation_is_good_after_it() {
+    let lab = Lab::swarm("a snapshot of a rotation", 1, 1);
+    let (h1, h2) = (lab.host(1), lab.host(2));
+    h2.kill();
+    h1.ctl(&["swarm", "ca", "--rotate", "--detach"]).ok();
+    let next = root(h1);
+    let file = lab.folder().join("snapshot").display().to_string();
+    h1.ctl(&["swarm", "snapshot", "save", &file]).ok();
+    h2.start();
+    wait_root(&[h1, h2], &next);
+
+    // For the node that trusts the next root alone, the restored manager shows a certificate of that.
+    h1.ctl(&["swarm", "leave", "--force"]).ok();
+    h1.ctl(&["swarm", "snapshot", "restore", "--advertise-addr", &h1.addr().to_string(), &file]).ok();
+    h1.wait_status("h2", "Ready", PATIENCE);
+    wait("the manager that was lost to be down", PATIENCE, || {
+        let nodes = h1.nodes();
+        let lost = nodes.iter().find(|node| node.hostname == "h1" && node.manager_status.is_empty());
+        let lost = lost.ok_or_else(|| format!("{nodes:#?}"))?;
+        let removed = h1.ctl(&["node", "rm", "--force", &lost.id]);
+        if removed.succeeded() { Ok(()) } else { Err(removed.to_string()) }
+    });
+    wait_root(&[h1, h2], &next);
+    h1.create_network("afterwards", "10.0.9.0/24");
+}

@@ -54,15 +54,15 @@ pub async fn run(settings: Settings) -> Result<()> {
     let certificates = CertificateDir::new(&settings.data_root);
     let context =
         Context { settings: settings.clone(), certificates, runtime: runtime.clone(), netdriver, serving };
-    let snapshots = Desk::new(context.scratch_dir());
+    let stop = CancellationToken::new();
+    let snapshots = Desk::new(context.scratch_dir(), stop.clone());
     let (mut actor, membership) = Actor::new(Arc::new(context));
     // Whoever connects meanwhile waits: no answer tells of a node that is half there.
     let _ = terminated.run_until_cancelled(actor.resume()).await;
 
-    let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(actor.run(stop.clone()));
-    let api = LocalApi::new(membership, runtime, machine, snapshots);
+    let api = LocalApi::new(membership, runtime, machine, snapshots.clone());
     tasks.spawn(serve(socket, api, manager, stop.clone()));
     tracing::info!(socket = %settings.socket.display(), "ready");
 
@@ -70,6 +70,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     tracing::info!("stopping; tasks go on");
     stop.cancel();
     while tasks.join_next().await.is_some() {}
+    snapshots.ended().await;
     containerd.shutdown().await;
     let _ = std::fs::remove_file(&settings.socket);
     Ok(())

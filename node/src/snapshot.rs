@@ -1,7 +1,7 @@
 //! Snapshots as files that come from clients and go to them, in parts.
 //!
 //! What is in one is the store's. It is read and written on a thread of its own, one at a time, as each may take
-//! hundreds of megabytes.
+//! hundreds of megabytes. The desk owns these threads: it waits for them when the daemon stops, and cuts them short.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
@@ -10,8 +10,11 @@ use std::sync::Arc;
 use proto::local::{InspectSnapshotResponse, SaveSnapshotResponse};
 use raft_store::Store;
 use raft_store::backup::Backup;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
 
 use crate::error::Error;
@@ -34,31 +37,41 @@ pub trait Part {
 pub struct Desk {
     scratch: PathBuf,
     turn: Arc<Mutex<()>>,
+    threads: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Desk {
-    pub fn new(scratch: PathBuf) -> Self {
-        Self { scratch, turn: Arc::default() }
+    /// Works until `stop`.
+    pub fn new(scratch: PathBuf, stop: CancellationToken) -> Self {
+        Self { scratch, turn: Arc::default(), threads: TaskTracker::new(), stop }
+    }
+
+    /// Waits for what was under way. After `stop`.
+    pub async fn ended(&self) {
+        self.threads.close();
+        self.threads.wait().await;
     }
 
     /// Begins to write what `store` has.
     pub async fn save(&self, store: Store, passphrase: String) -> Parts {
         let (parts, stream) = mpsc::channel(WAITING);
         let (turn, scratch) = (self.turn().await, self.scratch.clone());
+        let outgoing = Outgoing { parts: parts.clone(), stop: self.stop.clone(), runtime: Handle::current() };
         // Ends with the stream, at the latest: then nothing more can be sent.
-        drop(tokio::task::spawn_blocking(move || {
+        self.threads.spawn_blocking(move || {
             let _turn = turn;
-            let mut out = BufWriter::with_capacity(PART_BYTES, Outgoing(parts.clone()));
+            let mut out = BufWriter::with_capacity(PART_BYTES, outgoing);
             let written = Backup::write(&store, &passphrase, &scratch, &mut out);
             let flushed = written
                 .map_err(Error::from)
                 .map_err(Status::from)
                 .and_then(|()| out.flush().map_err(|error| Status::internal(error.to_string())));
             if let Err(status) = flushed {
-                // A client that has gone needs no reason.
-                let _ = parts.blocking_send(Err(status));
+                // A client that has gone, or does not listen, needs no reason.
+                let _ = parts.try_send(Err(status));
             }
-        }));
+        });
         ReceiverStream::new(stream)
     }
 
@@ -71,7 +84,7 @@ impl Desk {
     ) -> Result<Backup, Status> {
         let (parts, stream) = mpsc::channel(WAITING);
         let (turn, scratch) = (self.turn().await, self.scratch.clone());
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = self.threads.spawn_blocking(move || {
             let _turn = turn;
             let incoming = Incoming { parts: stream, part: io::Cursor::new(first) };
             Backup::read(&mut incoming.take(LARGEST_BYTES), &passphrase, &scratch)
@@ -108,13 +121,21 @@ pub fn describe(backup: &Backup) -> InspectSnapshotResponse {
     }
 }
 
-struct Outgoing(mpsc::Sender<Result<SaveSnapshotResponse, Status>>);
+struct Outgoing {
+    parts: mpsc::Sender<Result<SaveSnapshotResponse, Status>>,
+    stop: CancellationToken,
+    runtime: Handle,
+}
 
 impl Write for Outgoing {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let part = SaveSnapshotResponse { data: data.to_vec() };
-        let sent = self.0.blocking_send(Ok(part));
-        sent.map(|()| data.len()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        let sent = self.runtime.block_on(self.stop.run_until_cancelled(self.parts.send(Ok(part))));
+        match sent {
+            Some(Ok(())) => Ok(data.len()),
+            // Nobody listens any more, or shall.
+            Some(Err(_)) | None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -138,5 +159,29 @@ impl Read for Incoming {
                 read => return Ok(read),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_nobody_takes_does_not_keep_the_desk() {
+        let stop = CancellationToken::new();
+        let desk = Desk::new(PathBuf::new(), stop.clone());
+        let (parts, _nobody_reads) = mpsc::channel(1);
+        let runtime = Handle::current();
+        let mut outgoing = Outgoing { parts, stop: stop.clone(), runtime };
+        let writing = desk.threads.spawn_blocking(move || {
+            let mut written = 0;
+            while outgoing.write(&[0; 16]).is_ok() {
+                written += 1;
+            }
+            written
+        });
+        stop.cancel();
+        desk.ended().await;
+        assert!(writing.await.unwrap() <= 1);
     }
 }

@@ -1,5 +1,6 @@
 //! `swarm …`: forming, joining and leaving a swarm, and its settings.
 
+mod addresses;
 mod ca;
 mod external_ca;
 mod init;

@@ -35,8 +35,10 @@ impl Swarm {
             manager.stop(Serving::Starting).await;
         }
         let alone = self.write_alone(&record).await;
-        if alone.is_ok() {
-            self.record = record;
+        match alone {
+            Ok(()) => self.record = record,
+            // Nothing has become of it.
+            Err(_) => drop(record::save(&self.context.settings.data_root, &self.record)),
         }
         // Also if it failed: then it is the manager that it was.
         self.open().await;
@@ -48,13 +50,17 @@ impl Swarm {
         }
     }
 
+    /// The record first: once the group is rewritten this manager hears a leader, itself, and could not be asked again. If
+    /// it dies in between, it waits at the new address for the others as before.
     async fn write_alone(&self, record: &Record) -> Result<(), Error> {
+        record::save(&self.context.settings.data_root, record)?;
+        failpoint::reached("refound: group");
         let place = begin::place(&self.context, record, &self.credentials);
         let survivor = place.node_id.clone();
         Store::refound(&store_options(&place), move |tx, _| cluster::without_other_managers(tx, &survivor))
             .await?;
         tracing::warn!("the other managers are given up: this one goes on alone");
-        Ok(record::save(&self.context.settings.data_root, record)?)
+        Ok(())
     }
 
     /// Begins the swarm that the backup holds anew, with this node as a new one and its only manager.

@@ -5,6 +5,7 @@ use clap::Args;
 use proto::local::{InfoRequest, InitRequest};
 use proto::wire::{self, ClusterSpec, node_spec};
 
+use super::addresses::Addresses;
 use super::ca;
 use super::external_ca::{ExternalCa, read_all};
 use super::settings::Settings;
@@ -15,15 +16,8 @@ use crate::resolve;
 
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Address that other nodes reach: <ip|interface>[:port]
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
-    advertise_addr: String,
-    /// Address to listen on: <ip|interface>[:port] [default: 0.0.0.0:2377, with an IPv6 --advertise-addr [::]:2377]
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
-    listen_addr: String,
-    /// Address or interface for traffic between tasks [default: that of --advertise-addr]
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
-    data_path_addr: String,
+    #[command(flatten)]
+    addresses: Addresses,
     /// UDP port for traffic between tasks, 1024 to 49151 [default: 4789]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u32).range(1024..=49151))]
     data_path_port: Option<u32>,
@@ -56,9 +50,9 @@ impl Init {
         self.settings.apply(&mut spec);
         let autolock = spec.encryption_config.is_some_and(|config| config.auto_lock_managers);
         let request = InitRequest {
-            advertise_addr: self.advertise_addr,
-            listen_addr: self.listen_addr,
-            data_path_addr: self.data_path_addr,
+            advertise_addr: self.addresses.advertise,
+            listen_addr: self.addresses.listen,
+            data_path_addr: self.addresses.data_path,
             data_path_port: self.data_path_port.unwrap_or_default(),
             default_addr_pool: self.default_addr_pool,
             default_addr_pool_mask_length: self.default_addr_pool_mask_length,

@@ -16,6 +16,7 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
 use super::Availability;
+use super::addresses::Addresses;
 use crate::client::{Answer as _, Client, explain};
 use crate::format::LinesFormat;
 use crate::units;
@@ -138,15 +139,8 @@ impl Inspect {
 pub struct Restore {
     #[command(flatten)]
     passphrase: Passphrase,
-    /// Address that other nodes reach: <ip|interface>[:port]
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
-    advertise_addr: String,
-    /// Address to listen on: <ip|interface>[:port] [default: 0.0.0.0:2377, with an IPv6 --advertise-addr [::]:2377]
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
-    listen_addr: String,
-    /// Address or interface for traffic between tasks [default: that of --advertise-addr]
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDR")]
-    data_path_addr: String,
+    #[command(flatten)]
+    addresses: Addresses,
     /// Whether this node runs tasks
     #[arg(long, value_enum, default_value_t)]
     availability: Availability,
@@ -159,9 +153,9 @@ impl Restore {
         let first = RestoreSnapshotRequest {
             passphrase: self.passphrase.read()?,
             data: Vec::new(),
-            advertise_addr: self.advertise_addr,
-            listen_addr: self.listen_addr,
-            data_path_addr: self.data_path_addr,
+            advertise_addr: self.addresses.advertise,
+            listen_addr: self.addresses.listen,
+            data_path_addr: self.addresses.data_path,
             availability: node_spec::Availability::from(self.availability).into(),
         };
         let next = |data| RestoreSnapshotRequest { data, ..RestoreSnapshotRequest::default() };
