@@ -42,7 +42,12 @@ pub struct Table;
 
 impl Table {
     pub fn new(title: &str, theirs: &str) -> Self {
-        println!("\n{title} (median of {RUNS})\n");
+        Self::once(&format!("{title} (median of {RUNS})"), theirs)
+    }
+
+    /// Of figures that are not medians.
+    pub fn once(title: &str, theirs: &str) -> Self {
+        println!("\n{title}\n");
         println!("| {:<48} | {:>12} | {theirs:>12} | {:>6} |", "what", "swarmd", "ratio");
         println!("|{:-<50}|{:->14}|{:->14}|{:->8}|", "", ":", ":", ":");
         Self

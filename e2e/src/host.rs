@@ -67,6 +67,11 @@ impl Host {
         self.folder.join("data")
     }
 
+    /// Where a manager keeps its log and snapshots.
+    pub fn store(&self) -> PathBuf {
+        self.data_root().join("raft")
+    }
+
     pub fn exec_root(&self) -> PathBuf {
         self.folder.join("run")
     }

@@ -42,7 +42,7 @@ pub use lab::Lab;
 pub use load::{Load, Tally};
 pub use names::{Answer, NameServer};
 pub use ping::{Ping, PingReport};
-pub use process::{busy_ticks, open_files, resident_kib, running_program};
+pub use process::{busy_ticks, forget_peak, open_files, peak_kib, resident_kib, running_program};
 pub use rows::{NetworkRow, NodeRow, ServiceRow, TaskRow};
 pub use swarm::PATIENCE;
 pub use task::Inside;

@@ -121,9 +121,23 @@ pub fn running_program(program: &str, text: &str) -> Vec<i32> {
 
 /// Resident memory of a process in KiB.
 pub fn resident_kib(pid: i32) -> Option<u64> {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: i32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// Most memory that a process had at once, in KiB, since it began or since `forget_peak`.
+pub fn peak_kib(pid: i32) -> Option<u64> {
+    status(pid, "VmHWM:")
+}
+
+pub fn forget_peak(pid: i32) {
+    // proc(5); without it the peak is that of the process's life.
+    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
 }
 
 /// Processor time of a process in ticks, a hundred a second.

@@ -22,7 +22,7 @@ struct PutRequest {
 struct PutResponse {}
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct StatusRequest {}
+struct NothingToSay {}
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 struct StatusResponse {
@@ -30,6 +30,12 @@ struct StatusResponse {
     header: Option<ResponseHeader>,
     #[prost(uint64, tag = "4")]
     leader: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SnapshotResponse {
+    #[prost(bytes = "vec", tag = "3")]
+    blob: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -50,8 +56,21 @@ impl Client {
 
     /// Whether the member itself leads.
     pub async fn leads(&mut self) -> Result<bool, String> {
-        let status: StatusResponse = self.call("/etcdserverpb.Maintenance/Status", StatusRequest {}).await?;
+        let status: StatusResponse = self.call("/etcdserverpb.Maintenance/Status", NothingToSay {}).await?;
         Ok(status.header.is_some_and(|header| header.member_id == status.leader))
+    }
+
+    pub async fn snapshot_bytes(&mut self) -> Result<usize, String> {
+        self.0.ready().await.map_err(|error| error.to_string())?;
+        let path = PathAndQuery::from_static("/etcdserverpb.Maintenance/Snapshot");
+        let codec = ProstCodec::<NothingToSay, SnapshotResponse>::default();
+        let parts = self.0.server_streaming(tonic::Request::new(NothingToSay {}), path, codec).await;
+        let mut parts = parts.map_err(|status| status.to_string())?.into_inner();
+        let mut bytes = 0;
+        while let Some(part) = parts.message().await.map_err(|status| status.to_string())? {
+            bytes += part.blob.len();
+        }
+        Ok(bytes)
     }
 
     async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, String>

@@ -12,7 +12,7 @@ mod swarmd;
 
 use e2e::etcd::Etcd;
 use e2e::peer::Peer;
-use e2e::{Lab, busy_ticks};
+use e2e::{Host, Lab, busy_ticks};
 use tonic::transport::{Channel, Endpoint};
 
 /// Of a label, a value or a config.
@@ -37,9 +37,14 @@ enum Protocol {
 
 impl Group {
     pub fn of_swarmd(lab: &Lab) -> Self {
-        let socket = |host: &e2e::Host| host.socket().trim_start_matches("unix://").to_owned();
-        let sockets = lab.hosts().iter().map(socket).collect();
-        let pids = lab.hosts().iter().map(e2e::Host::pid).collect();
+        Self::of_hosts(lab.hosts())
+    }
+
+    /// Managers of one swarm.
+    pub fn of_hosts(hosts: &[Host]) -> Self {
+        let socket = |host: &Host| host.socket().trim_start_matches("unix://").to_owned();
+        let sockets = hosts.iter().map(socket).collect();
+        let pids = hosts.iter().map(Host::pid).collect();
         Self { name: "swarmd", speaks: Protocol::Control, sockets, pids }
     }
 
@@ -68,6 +73,14 @@ impl Group {
             }
         }
         None
+    }
+
+    /// How many bytes etcd sends if it is asked for a snapshot.
+    pub async fn snapshot_bytes(&self) -> usize {
+        match self.connect(0).await {
+            Ok(Connection::Etcd(mut client)) => client.snapshot_bytes().await.unwrap_or_default(),
+            _ => 0,
+        }
     }
 
     /// A client's own connection to member `number`, from 0.
