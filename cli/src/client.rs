@@ -16,12 +16,15 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 use tower::service_fn;
 
+use crate::reading::{Line, Reading};
+
 /// Most that an answer may hold: a list of some ten thousand tasks.
 const LARGEST_ANSWER_BYTES: usize = 256 << 20;
 
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
+    control: Line,
 }
 
 impl Client {
@@ -43,15 +46,25 @@ impl Client {
                 "cannot connect to the daemon at {host}; is swarmd running? Another socket is named by --host"
             )
         })?;
-        Ok(Self { channel })
+        Ok(Self { control: Line::new(channel.clone()), channel })
+    }
+
+    /// The same connection, for a command that reads.
+    pub fn reading(&self, how: Reading) -> Self {
+        Self { channel: self.channel.clone(), control: self.control.reading(how) }
+    }
+
+    /// The same, for one that reads only if it does not change something.
+    pub fn reading_unless(&self, changes: bool, how: Reading) -> Self {
+        if changes { self.clone() } else { self.reading(how) }
     }
 
     pub fn node(&self) -> NodeClient<Channel> {
         NodeClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER_BYTES)
     }
 
-    pub fn control(&self) -> ControlClient<Channel> {
-        ControlClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER_BYTES)
+    pub fn control(&self) -> ControlClient<Line> {
+        ControlClient::new(self.control.clone()).max_decoding_message_size(LARGEST_ANSWER_BYTES)
     }
 
     pub fn ca(&self) -> CaClient<Channel> {

@@ -8,6 +8,7 @@ mod command;
 mod docker;
 mod format;
 mod progress;
+mod reading;
 mod resolve;
 mod settings;
 mod units;

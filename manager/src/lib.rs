@@ -10,6 +10,7 @@ pub mod allocator;
 pub mod api;
 mod ca;
 pub mod cluster;
+mod consistency;
 mod diagnosis;
 mod directory;
 mod dispatcher;
@@ -185,7 +186,9 @@ impl Manager {
     }
 
     fn guarded(&self, routes: Routes) -> Routes {
-        routes.into_axum_router().layer(self.guard.clone()).into()
+        let consistency = consistency::Consistency::new(self.store.clone());
+        // The last one is the first to see a call.
+        routes.into_axum_router().layer(consistency).layer(self.guard.clone()).into()
     }
 
     /// Ends sessions and loops and waits for them. Streams end with an error that tells nodes to go elsewhere.

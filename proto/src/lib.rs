@@ -24,6 +24,7 @@ pub use generated::swarm::raft::v1 as raft;
 /// Log entries and snapshots.
 pub use generated::swarm::store::v1 as store;
 
+pub mod consistency;
 pub mod convert;
 pub mod model;
 mod redacted;

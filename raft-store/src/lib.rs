@@ -25,6 +25,7 @@ pub mod membership;
 mod memory;
 mod object;
 mod options;
+mod read;
 mod refound;
 mod rekey;
 mod replica;
@@ -53,6 +54,7 @@ pub use leadership::Leadership;
 pub use membership::Member;
 pub use object::{Kind, Object, ObjectId};
 pub use options::{Options, Timing};
+pub use read::Error as ReadError;
 pub use replicated::Error;
 pub use tables::{Flaw, Tables};
 pub use transaction::Transaction;
@@ -241,6 +243,17 @@ impl Store {
     /// Waits until the view includes `index`: a read after it sees that write.
     pub async fn applied(&self, index: u64) {
         self.0.feed.applied(index).await;
+    }
+
+    /// Waits until the view includes everything that was committed, through whichever manager, when this was called.
+    ///
+    /// # Errors
+    /// No majority of the managers can be had, or this one does not get from them what it lacks.
+    pub async fn linearize(&self) -> Result<(), ReadError> {
+        match &self.0.backend {
+            Backend::Memory(memory) => memory.linearize(),
+            Backend::Replicated(replicated) => read::linearize(replicated, &self.0.feed).await,
+        }
     }
 
     /// Runs `change` on a view and commits what it wrote, from any manager. Once it returns, `view` includes the

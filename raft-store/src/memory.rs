@@ -1,6 +1,7 @@
 //! A store without Raft and disk, for tests of what runs on one. The state machine is the real one.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use proto::model::Reachability;
 use tokio::sync::watch;
@@ -9,7 +10,7 @@ use crate::change_set::Proposal;
 use crate::state_machine::{Outcome, Position, State};
 use crate::update::{self, Failure};
 use crate::watch::Feed;
-use crate::{Leadership, Member, Term};
+use crate::{Leadership, Member, Term, read};
 
 pub(crate) struct Memory {
     state: Mutex<Inner>,
@@ -60,6 +61,11 @@ impl Memory {
         feed.publish(inner.state.tables.clone(), changes);
         feed.announce();
         Ok(outcome)
+    }
+
+    pub(crate) fn linearize(&self) -> Result<(), read::Error> {
+        let leader = self.leadership.borrow().leader;
+        leader.map(drop).ok_or(read::Error::NoQuorum(Duration::ZERO))
     }
 
     pub(crate) fn inject_conflicts(&self, count: usize) {

@@ -25,6 +25,7 @@ use crate::leadership::{self, LeaderHeard, Leadership, Observer};
 use crate::log::{self, Log};
 use crate::membership::{self, Member};
 use crate::options::{Options, Timing};
+use crate::read::Reads;
 use crate::refound;
 use crate::rekey::Rekey;
 use crate::replica::Replica;
@@ -63,13 +64,14 @@ pub(crate) struct Replicated {
     pub(crate) peers: Arc<Peers>,
     pub(crate) snapshots: Snapshots,
     pub(crate) leadership: watch::Receiver<Leadership>,
-    leadership_changed: Arc<Notify>,
+    pub(crate) leadership_changed: Arc<Notify>,
     pub(crate) leader_heard: Arc<LeaderHeard>,
     pub(crate) members: watch::Receiver<Vec<Member>>,
     /// Why Raft has stopped by itself.
     pub(crate) failed: watch::Receiver<Option<String>>,
     pub(crate) heard: Heard,
     pub(crate) incoming: Arc<Incoming>,
+    pub(crate) reads: Reads,
     /// One change of the membership at a time.
     pub(crate) changes: Semaphore,
     pub(crate) timing: Timing,
@@ -146,6 +148,7 @@ impl Replicated {
             failed,
             heard: Heard::default(),
             incoming,
+            reads: Reads::default(),
             changes: Semaphore::new(1),
             timing: options.timing.clone(),
             key,
@@ -280,7 +283,7 @@ impl Replicated {
     }
 
     /// Waits until it is not `leader` who leads.
-    async fn another_leads(&self, leader: RaftId) {
+    pub(crate) async fn another_leads(&self, leader: RaftId) {
         loop {
             let mut changed = pin!(self.leadership_changed.notified());
             changed.as_mut().enable();

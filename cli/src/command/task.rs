@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::docker::capitalized;
 use crate::format::{Column, ListFormat};
+use crate::reading::Reading;
 use crate::resolve::{self, Named as _};
 use crate::units;
 
@@ -41,6 +42,8 @@ impl Command {
 pub struct TaskTable {
     #[command(flatten)]
     format: ListFormat,
+    #[command(flatten)]
+    reading: Reading,
     /// Print ids instead of names
     #[arg(long)]
     no_resolve: bool,
@@ -67,6 +70,11 @@ const SHORT_ID: usize = 12;
 const SHORT_ERROR: usize = 80;
 
 impl TaskTable {
+    /// The connection for what is shown.
+    pub fn client(&self, client: &Client) -> Client {
+        client.reading(self.reading)
+    }
+
     pub async fn print(&self, client: &Client, filters: Filters) -> Result<()> {
         let mut tasks = resolve::tasks(client, filters).await?;
         let names = Names::read(client).await?;

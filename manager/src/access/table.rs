@@ -123,7 +123,7 @@ const TABLE: &[Service] = &[
         REPLICATION,
         &["Identify", "Append", "Vote", "SnapshotProgress", "InstallSnapshot", "TransferLeader"],
     ),
-    ("swarm.raft.v1.Raft", MANAGERS, &["Propose", "ChangeMembership", "Members"]),
+    ("swarm.raft.v1.Raft", MANAGERS, &["Propose", "ChangeMembership", "ReadIndex", "Members"]),
     (
         "swarm.node.v1.Node",
         LOCALS,

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the server's task is awaited by `Swarm::stop`")]
 
 mod access;
+mod consistency;
 mod control;
 mod diagnosis;
 mod directory;

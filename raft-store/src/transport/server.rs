@@ -21,6 +21,7 @@ use crate::codec::raft::{
 };
 use crate::codec::violation::put_outcome;
 use crate::membership::{self, Change};
+use crate::read;
 use crate::replicated::Replicated;
 use crate::snapshot::{FORMAT, SnapshotFile};
 use crate::types::{Address, Entry, Group};
@@ -208,6 +209,13 @@ impl raft_server::Raft for Service {
             Err(error) => Wire::Refused(error.to_string()),
         };
         Ok(Response::new(wire::ChangeMembershipResponse { result: Some(result) }))
+    }
+
+    async fn read_index(&self, _: Request<wire::ReadIndexRequest>) -> Reply<wire::ReadIndexResponse> {
+        use wire::read_index_response::Result as Wire;
+        let confirmed = read::lead(self.member()?).await;
+        let result = confirmed.map_or_else(|| Wire::NotLeader(not_leader()), Wire::Index);
+        Ok(Response::new(wire::ReadIndexResponse { result: Some(result) }))
     }
 
     async fn members(&self, _: Request<wire::MembersRequest>) -> Reply<wire::MembersResponse> {

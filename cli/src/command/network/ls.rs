@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::format::ListFormat;
+use crate::reading::Reading;
 use crate::resolve::Named as _;
 use crate::units;
 
@@ -14,10 +15,13 @@ use crate::units;
 pub struct Ls {
     #[command(flatten)]
     format: ListFormat,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 impl Ls {
     pub async fn run(self, client: &Client) -> Result<()> {
+        let client = &client.reading(self.reading);
         let mut networks = Network::list(client, vec![], vec![]).await?;
         networks.sort_by(|a, b| a.name().cmp(b.name()));
         let rows: Vec<Value> = networks.iter().map(row).collect();

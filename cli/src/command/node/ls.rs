@@ -9,16 +9,20 @@ use serde_json::{Value, json};
 use crate::client::{Answer as _, Client};
 use crate::docker;
 use crate::format::ListFormat;
+use crate::reading::Reading;
 use crate::resolve::Named as _;
 
 #[derive(Debug, Args)]
 pub struct Ls {
     #[command(flatten)]
     format: ListFormat,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 impl Ls {
     pub async fn run(self, client: &Client) -> Result<()> {
+        let client = &client.reading(self.reading);
         let mut nodes = Node::list(client, vec![], vec![]).await?;
         nodes.sort_by(|a, b| (a.hostname(), &a.id).cmp(&(b.hostname(), &b.id)));
         let own = client.node().info(InfoRequest {}).await.answer()?.node_id;

@@ -19,6 +19,7 @@ pub struct Ps {
 
 impl Ps {
     pub async fn run(self, client: &Client) -> Result<()> {
+        let client = &self.table.client(client);
         let names = if self.nodes.is_empty() { vec!["self".into()] } else { self.nodes };
         let mut node_ids = Vec::new();
         for name in &names {

@@ -11,16 +11,20 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer as _, Client};
 use crate::format::ListFormat;
+use crate::reading::Reading;
 use crate::resolve::Named as _;
 
 #[derive(Debug, Args)]
 pub struct Ls {
     #[command(flatten)]
     format: ListFormat,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 impl Ls {
     pub async fn run(self, client: &Client) -> Result<()> {
+        let client = &client.reading(self.reading);
         let mut services = Service::list(client, vec![], vec![]).await?;
         services.sort_by(|a, b| a.name().cmp(b.name()));
         let request = ListServiceStatusesRequest {

@@ -19,6 +19,7 @@ pub struct Ps {
 
 impl Ps {
     pub async fn run(self, client: &Client) -> Result<()> {
+        let client = &self.table.client(client);
         let services: Vec<Service> = resolve::find_all(client, &self.services).await?;
         let service_ids = services.iter().map(|service| service.id.to_string()).collect();
         self.table.print(client, Filters { service_ids, ..Default::default() }).await

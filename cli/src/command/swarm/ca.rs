@@ -12,6 +12,7 @@ use proto::wire::{ClusterSpec, UpdateClusterRequest, Version};
 
 use super::external_ca::{self, ExternalCa, read};
 use crate::client::{Answer as _, Client};
+use crate::reading::Reading;
 use crate::{resolve, units};
 
 /// How often the managers are asked.
@@ -41,11 +42,14 @@ pub struct Ca {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 impl Ca {
     pub async fn run(self, client: &Client) -> Result<()> {
-        let cluster = resolve::cluster(client).await?;
+        let reader = client.reading_unless(self.rotate, self.reading);
+        let cluster = resolve::cluster(&reader).await?;
         if !self.rotate {
             return print(&cluster);
         }

@@ -8,6 +8,7 @@ use proto::wire::{KeyRotation, UpdateClusterRequest, Version};
 
 use super::join_command;
 use crate::client::{Answer as _, Client};
+use crate::reading::Reading;
 use crate::resolve;
 
 #[derive(Debug, Args)]
@@ -21,6 +22,8 @@ pub struct JoinToken {
     /// Only print the token
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,7 +34,8 @@ enum Role {
 
 impl JoinToken {
     pub async fn run(self, client: &Client) -> Result<()> {
-        let mut cluster = resolve::cluster(client).await?;
+        let reader = client.reading_unless(self.rotate, self.reading);
+        let mut cluster = resolve::cluster(&reader).await?;
         let role = if self.role == Role::Manager { "manager" } else { "worker" };
         if self.rotate {
             cluster = rotate(client, cluster, self.role).await?;

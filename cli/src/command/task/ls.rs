@@ -15,6 +15,7 @@ pub struct Ls {
 
 impl Ls {
     pub async fn run(self, client: &Client) -> Result<()> {
+        let client = &self.table.client(client);
         self.table.print(client, Filters::default()).await
     }
 }
