@@ -104,14 +104,34 @@ impl<E> From<Failure> for Error<E> {
     }
 }
 
+/// Whether there is a newer view than that of `base`, now that this manager has all that was committed. Without a quorum
+/// what is known has to do.
+async fn catches_up(store: &Store, base: u64) -> bool {
+    store.linearize().await.is_ok() && store.view().index() > base
+}
+
 pub(crate) async fn update<T, E>(
     store: &Store,
     term: Option<Term>,
     mut change: impl FnMut(&mut Transaction) -> Result<T, E> + Send,
 ) -> Result<T, Error<E>> {
+    let mut current = false;
     for _ in 0..ATTEMPTS {
-        let mut transaction = Transaction::new(store.view(), store.now());
-        let value = change(&mut transaction).map_err(Error::Aborted)?;
+        let view = store.view();
+        let base = view.index();
+        let mut transaction = Transaction::new(view, store.now());
+        let value = match change(&mut transaction) {
+            Ok(value) => value,
+            // What it was refused for, such as a name that is taken, may be over, and another manager's client may know it.
+            Err(_)
+                if term.is_none()
+                    && !std::mem::replace(&mut current, true)
+                    && catches_up(store, base).await =>
+            {
+                continue;
+            }
+            Err(error) => return Err(Error::Aborted(error)),
+        };
         if transaction.is_outdated() {
             return Err(Error::Conflict);
         }
