@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod docker;
 mod format;
+mod once;
 mod progress;
 mod reading;
 mod resolve;
@@ -45,7 +46,7 @@ async fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error),
     };
-    match cli.command.run(&cli.host).await {
+    match Box::pin(cli.command.run(&cli.host)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -12,6 +12,7 @@ pub mod limits;
 mod networks;
 mod nodes;
 mod quorum;
+mod request;
 mod services;
 mod tasks;
 mod validate;
@@ -24,6 +25,7 @@ use raft_store::Store;
 use tonic::{Request, Response, Status};
 
 use crate::managers::Managers;
+use request::RequestId;
 
 pub use clusters::validate as validate_cluster;
 pub use validate::subnet as validate_subnet;
@@ -43,7 +45,10 @@ impl Control {
 }
 
 macro_rules! control {
-    ($($call:ident($request:ident) -> $response:ident = $function:path;)+) => {
+    (
+        any { $($call:ident($request:ident) -> $response:ident = $function:path;)+ }
+        once { $($once:ident($what:ident) -> $made:ident = $create:path;)+ }
+    ) => {
         #[tonic::async_trait]
         impl control_server::Control for Control {
             $(async fn $call(
@@ -52,29 +57,37 @@ macro_rules! control {
             ) -> Result<Response<wire::$response>, Status> {
                 $function(self, request.into_inner()).await.map(Response::new)
             })+
+            $(async fn $once(&self, request: Request<wire::$what>) -> Result<Response<wire::$made>, Status> {
+                let id = RequestId::of(&request)?;
+                $create(self, id, request.into_inner()).await.map(Response::new)
+            })+
         }
     };
 }
 
 control! {
-    get_node(GetNodeRequest) -> GetNodeResponse = nodes::get;
-    list_nodes(ListNodesRequest) -> ListNodesResponse = nodes::list;
-    update_node(UpdateNodeRequest) -> UpdateNodeResponse = nodes::update;
-    remove_node(RemoveNodeRequest) -> RemoveNodeResponse = nodes::remove;
-    get_task(GetTaskRequest) -> GetTaskResponse = tasks::get;
-    list_tasks(ListTasksRequest) -> ListTasksResponse = tasks::list;
-    remove_task(RemoveTaskRequest) -> RemoveTaskResponse = tasks::remove;
-    get_service(GetServiceRequest) -> GetServiceResponse = services::get;
-    list_services(ListServicesRequest) -> ListServicesResponse = services::list;
-    create_service(CreateServiceRequest) -> CreateServiceResponse = services::create;
-    update_service(UpdateServiceRequest) -> UpdateServiceResponse = services::update;
-    remove_service(RemoveServiceRequest) -> RemoveServiceResponse = services::remove;
-    list_service_statuses(ListServiceStatusesRequest) -> ListServiceStatusesResponse = services::statuses;
-    get_network(GetNetworkRequest) -> GetNetworkResponse = networks::get;
-    list_networks(ListNetworksRequest) -> ListNetworksResponse = networks::list;
-    create_network(CreateNetworkRequest) -> CreateNetworkResponse = networks::create;
-    remove_network(RemoveNetworkRequest) -> RemoveNetworkResponse = networks::remove;
-    get_cluster(GetClusterRequest) -> GetClusterResponse = clusters::get;
-    list_clusters(ListClustersRequest) -> ListClustersResponse = clusters::list;
-    update_cluster(UpdateClusterRequest) -> UpdateClusterResponse = clusters::update;
+    any {
+        get_node(GetNodeRequest) -> GetNodeResponse = nodes::get;
+        list_nodes(ListNodesRequest) -> ListNodesResponse = nodes::list;
+        update_node(UpdateNodeRequest) -> UpdateNodeResponse = nodes::update;
+        remove_node(RemoveNodeRequest) -> RemoveNodeResponse = nodes::remove;
+        get_task(GetTaskRequest) -> GetTaskResponse = tasks::get;
+        list_tasks(ListTasksRequest) -> ListTasksResponse = tasks::list;
+        remove_task(RemoveTaskRequest) -> RemoveTaskResponse = tasks::remove;
+        get_service(GetServiceRequest) -> GetServiceResponse = services::get;
+        list_services(ListServicesRequest) -> ListServicesResponse = services::list;
+        update_service(UpdateServiceRequest) -> UpdateServiceResponse = services::update;
+        remove_service(RemoveServiceRequest) -> RemoveServiceResponse = services::remove;
+        list_service_statuses(ListServiceStatusesRequest) -> ListServiceStatusesResponse = services::statuses;
+        get_network(GetNetworkRequest) -> GetNetworkResponse = networks::get;
+        list_networks(ListNetworksRequest) -> ListNetworksResponse = networks::list;
+        remove_network(RemoveNetworkRequest) -> RemoveNetworkResponse = networks::remove;
+        get_cluster(GetClusterRequest) -> GetClusterResponse = clusters::get;
+        list_clusters(ListClustersRequest) -> ListClustersResponse = clusters::list;
+        update_cluster(UpdateClusterRequest) -> UpdateClusterResponse = clusters::update;
+    }
+    once {
+        create_service(CreateServiceRequest) -> CreateServiceResponse = services::create;
+        create_network(CreateNetworkRequest) -> CreateNetworkResponse = networks::create;
+    }
 }

@@ -81,8 +81,9 @@ pub fn status(error: UpdateError<Error>) -> Status {
         UpdateError::Aborted(error) => error.code(),
         UpdateError::Violated(violation) => violation_code(violation),
         UpdateError::Conflict => Code::Aborted,
-        UpdateError::LostLeadership | UpdateError::NoQuorum(_) | UpdateError::Stopped => Code::Unavailable,
-        UpdateError::Unknown(_) => Code::DeadlineExceeded,
+        UpdateError::LostLeadership | UpdateError::NoQuorum(_) => Code::Unavailable,
+        // It may have been done.
+        UpdateError::Unknown(_) | UpdateError::Stopped => Code::DeadlineExceeded,
         UpdateError::TooLarge { .. } | UpdateError::Unstorable(_) => Code::InvalidArgument,
     };
     Status::new(code, error.to_string())

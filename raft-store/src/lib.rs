@@ -265,10 +265,31 @@ impl Store {
         &self,
         change: impl FnMut(&mut Transaction) -> Result<T, E> + Send,
     ) -> Result<T, UpdateError<E>> {
-        update::update(self, None, change).await
+        update::update(self, None, host::random, change).await
     }
 
-    /// The same, but only while this manager leads in `term`.
+    /// The same, for a request that has an id: with it the change is made once, however often and on whichever managers this is
+    /// called, as long as the group remembers it (8192 proposals). Later calls return as the one that made it; the closure must
+    /// write the same each time.
+    ///
+    /// # Errors
+    /// See [`UpdateError`].
+    pub async fn update_once<T, E>(
+        &self,
+        request: u128,
+        change: impl FnMut(&mut Transaction) -> Result<T, E> + Send,
+    ) -> Result<T, UpdateError<E>> {
+        // A proposal that was refused is never applied: the next one is another, and the same in every call.
+        let mut next = request;
+        let ids = move || {
+            let id = next;
+            next = next.wrapping_add(1);
+            id
+        };
+        update::update(self, None, ids, change).await
+    }
+
+    /// The same as `update`, but only while this manager leads in `term`.
     ///
     /// # Errors
     /// See [`UpdateError`].
@@ -277,7 +298,7 @@ impl Store {
         term: Term,
         change: impl FnMut(&mut Transaction) -> Result<T, E> + Send,
     ) -> Result<T, UpdateError<E>> {
-        update::update(self, Some(term), change).await
+        update::update(self, Some(term), host::random, change).await
     }
 
     /// That this member is in.

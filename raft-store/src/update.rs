@@ -5,9 +5,8 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::change_set::Proposal;
+use crate::change_set::{Proposal, ProposalId};
 use crate::codec;
-use crate::host::random;
 use crate::state_machine::Outcome;
 use crate::{Store, Term, Transaction, Violation};
 
@@ -113,6 +112,7 @@ async fn catches_up(store: &Store, base: u64) -> bool {
 pub(crate) async fn update<T, E>(
     store: &Store,
     term: Option<Term>,
+    mut ids: impl FnMut() -> ProposalId + Send,
     mut change: impl FnMut(&mut Transaction) -> Result<T, E> + Send,
 ) -> Result<T, Error<E>> {
     let mut current = false;
@@ -135,7 +135,7 @@ pub(crate) async fn update<T, E>(
         if transaction.is_outdated() {
             return Err(Error::Conflict);
         }
-        let Some(proposal) = transaction.into_proposal(random(), term) else {
+        let Some(proposal) = transaction.into_proposal(ids(), term) else {
             return Ok(value);
         };
         match store.propose(proposal).await? {

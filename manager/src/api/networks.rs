@@ -12,6 +12,7 @@ use raft_store::{Store, Tables, Transaction};
 use tonic::Status;
 
 use super::filter::common;
+use super::request::RequestId;
 use super::{Control, validate};
 use crate::error::{Error, status};
 
@@ -41,11 +42,15 @@ pub(super) async fn list(
 
 pub(super) async fn create(
     api: &Control,
+    RequestId(once): RequestId,
     request: CreateNetworkRequest,
 ) -> Result<CreateNetworkResponse, Status> {
     let spec = validate::network(request.spec)?;
-    let id = NetworkId::from_random(rand::random());
-    let created = api.store.update(|tx| {
+    let id = NetworkId::from_random(once);
+    let created = api.store.update_once(once, |tx| {
+        if tx.network(&id).is_some() {
+            return Ok(());
+        }
         let (id, mut spec) = (id.clone(), spec.clone());
         if let Some(name) = spec.config_from.clone() {
             take_over(tx, &mut spec, &name)?;

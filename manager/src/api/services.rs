@@ -16,6 +16,7 @@ use raft_store::{Tables, Transaction};
 use tonic::Status;
 
 use super::filter::{any, common};
+use super::request::RequestId;
 use super::{Control, limits, validate};
 use crate::error::{Error, status};
 
@@ -43,11 +44,15 @@ pub(super) async fn list(
 
 pub(super) async fn create(
     api: &Control,
+    RequestId(once): RequestId,
     request: CreateServiceRequest,
 ) -> Result<CreateServiceResponse, Status> {
     let spec = validate::service(request.spec)?;
-    let id = ServiceId::from_random(rand::random());
-    let created = api.store.update(|tx| {
+    let id = ServiceId::from_random(once);
+    let created = api.store.update_once(once, |tx| {
+        if tx.service(&id).is_some() {
+            return Ok(());
+        }
         if tx.service_by_name(&spec.annotations.name).is_some() {
             return Err(Error::Exists { kind: "service", name: spec.annotations.name.clone() });
         }
@@ -65,6 +70,7 @@ pub(super) async fn create(
         Ok(())
     });
     created.await.map_err(status)?;
+    failpoint::reached("api: service created");
     Ok(CreateServiceResponse { service: written(api, &id)? })
 }
 

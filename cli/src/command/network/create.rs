@@ -9,7 +9,8 @@ use proto::model::{CONFIG_ONLY_DRIVER, OVERLAY_DRIVER};
 use proto::wire::network_spec::ConfigFrom;
 use proto::wire::{Annotations, CreateNetworkRequest, Driver, IpamConfig, IpamOptions, NetworkSpec};
 
-use crate::client::{Answer as _, Client};
+use crate::client::Client;
+use crate::once;
 use crate::units;
 
 #[derive(Debug, Args)]
@@ -86,8 +87,9 @@ impl Create {
             config_from: self.config_from.map(ConfigFrom::Network),
             ..Default::default()
         };
+        let request = CreateNetworkRequest { spec: Some(spec) };
         let answer =
-            client.control().create_network(CreateNetworkRequest { spec: Some(spec) }).await.answer()?;
+            once::send(request, async |request| client.control().create_network(request).await).await?;
         println!("{}", answer.network.unwrap_or_default().id);
         Ok(())
     }

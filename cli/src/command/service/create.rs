@@ -8,7 +8,8 @@ use proto::wire;
 use proto::wire::service_spec::Mode;
 
 use super::options::{Options, container};
-use crate::client::{Answer as _, Client};
+use crate::client::Client;
+use crate::once;
 use crate::{progress, settings, units};
 
 #[derive(Debug, Args)]
@@ -96,7 +97,9 @@ impl Create {
     pub async fn run(self, client: &Client) -> Result<()> {
         let (detach, quiet) = (self.detach, self.quiet);
         let request = wire::CreateServiceRequest { spec: Some(self.spec()?) };
-        let id = client.control().create_service(request).await.answer()?.service.unwrap_or_default().id;
+        let created =
+            once::send(request, async |request| client.control().create_service(request).await).await?;
+        let id = created.service.unwrap_or_default().id;
         println!("{id}");
         if detach { Ok(()) } else { progress::follow(client, &id, quiet).await }
     }

@@ -7,6 +7,31 @@ use tonic::Code;
 use super::*;
 use crate::fixtures::{in_state, manager, node, put, task, task_id};
 
+/// Also when somebody else has removed meanwhile what it made.
+#[tokio::test]
+async fn a_request_that_is_sent_again_is_done_once() {
+    let swarm = Swarm::start().await;
+    let mut control = control(&swarm);
+    let request = |id: &str, name: &str| {
+        let mut request =
+            tonic::Request::new(wire::CreateServiceRequest { spec: Some(service_spec(name, &[])) });
+        request.metadata_mut().insert(proto::consistency::REQUEST_ID, id.parse().unwrap());
+        request
+    };
+    let (one, other) = ("0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdee");
+    let first = control.create_service(request(one, "web")).await.unwrap().into_inner().service.unwrap();
+    let again = control.create_service(request(one, "web")).await.unwrap().into_inner().service.unwrap();
+    assert_eq!(first, again);
+    let taken = control.create_service(request(other, "web")).await.unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists);
+    control.remove_service(wire::RemoveServiceRequest { service_id: first.id }).await.unwrap();
+    control.create_service(request(one, "web")).await.unwrap();
+    assert_eq!(swarm.store.view().services().count(), 0, "what was removed stays so");
+    let refused = control.create_service(request("77", "web")).await.unwrap_err();
+    assert!(refused.message().contains("32 hexadecimal digits are needed"), "{refused}");
+    swarm.stop().await;
+}
+
 #[tokio::test]
 async fn bad_services_are_refused() {
     let swarm = Swarm::start().await;
