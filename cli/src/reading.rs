@@ -1,7 +1,7 @@
 //! How current what is shown must be, and the notice that it may not be.
 //!
-//! Commands that read take this option, and alone print the notice: a command that changes something fails by itself where
-//! no majority can be reached. Standard output stays for what was asked for.
+//! Commands that read take this option, and alone print the notice: a command that changes something fails by itself
+//! where no majority can be reached. Standard output stays for what was asked for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -295,6 +295,11 @@ impl Host {
         self.reap(&mut daemon)
     }
 
+    /// Whether the `swarmd` that was started here has ended by itself. `wait_exit` takes note of it.
+    pub fn has_exited(&self) -> bool {
+        self.daemon().as_mut().is_some_and(|daemon| daemon.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
     /// Waits until a `swarmd` that ends by itself has.
     #[track_caller]
     pub fn wait_exit(&self) -> ExitStatus {

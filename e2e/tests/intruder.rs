@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
+mod inside;
+
 use std::fmt::Debug;
 
-use e2e::{Host, Lab, PATIENCE, wait};
-use identity::{CertificateDir, Credentials, Dialer, PrivateKey};
+use e2e::{Lab, PATIENCE, wait};
+use identity::PrivateKey;
+use inside::{channel, credentials, inside};
 use proto::network::WatchRequest;
 use proto::network::directory_client::DirectoryClient;
 use proto::network::network_update::Kind;
@@ -25,25 +28,6 @@ use proto::wire::{
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-
-/// What the host shows of itself now; it may show something else later.
-fn credentials(host: &Host) -> Credentials {
-    let (identity, root) = CertificateDir::new(&host.folder().join("data")).load().unwrap().unwrap();
-    Credentials::new(identity, root).unwrap()
-}
-
-/// Does `story` in the host's network, where the managers are reached.
-fn inside<T: Send>(host: &Host, story: impl Future<Output = T> + Send) -> T {
-    host.within(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(story)
-    })
-}
-
-/// A connection to the manager `to` under these credentials.
-fn channel(credentials: &Credentials, to: &Host) -> Channel {
-    Dialer::new(credentials.clone()).channel(&format!("{}:2377", to.addr())).unwrap()
-}
 
 #[track_caller]
 fn refused<T: Debug>(what: &str, answer: Result<T, Status>, code: Code) -> String {

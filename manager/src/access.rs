@@ -11,6 +11,7 @@ mod load;
 mod table;
 
 use proto::model::{ClusterId, NodeId, Role};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 pub use layer::Guard;
@@ -34,8 +35,12 @@ pub enum Denied {
     Unknown(NodeId),
 }
 
+/// In the metadata of a refusal, if it is because the node was removed from the swarm.
+pub const REMOVED: &str = "swarm-node-removed";
+
 impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
+        let is_removed = matches!(denied, Denied::Removed(_));
         let code = match denied {
             Denied::UnknownCall { .. } => Code::Unimplemented,
             Denied::Unknown(_) => Code::Unavailable,
@@ -43,7 +48,11 @@ impl From<Denied> for Status {
                 Code::PermissionDenied
             }
         };
-        Self::new(code, denied.to_string())
+        let mut status = Self::new(code, denied.to_string());
+        if is_removed {
+            status.metadata_mut().insert(REMOVED, MetadataValue::from_static("yes"));
+        }
+        status
     }
 }
 

@@ -1,10 +1,11 @@
-//! How current an answer is, for every call in one place: what was asked for is waited for before the call, and what may be
-//! stale is marked after it.
+//! How current an answer is, for every call in one place: what was asked for is waited for before the call, and what
+//! may be stale is marked after it.
 //!
 //! Stands behind the access table: nobody makes the managers confer who may not call. What the store must have for a
 //! linearizable read is the store's to decide.
 //!
-//! Invariant: an answer of `Control` without a mark came from a manager that heard a leader, or led a majority, just then.
+//! Invariant: an answer of `Control` without a mark came from a manager that heard a leader, or led a majority, just
+//! then.
 
 use std::task::{Context, Poll};
 

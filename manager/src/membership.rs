@@ -62,6 +62,7 @@ impl raft_membership_server::RaftMembership for Membership {
         self.must_become_manager(&node)?;
         let group = self.store.membership();
         let raft_id = group.add(node.clone(), addr.clone()).await.map_err(refusal)?;
+        failpoint::reached("roles: joined");
         self.record(&node, Some(rolemanager::status(raft_id, addr))).await?;
         tracing::info!(%node, raft_id, "a manager has joined");
         let members = group.members().into_iter().map(shown).collect();

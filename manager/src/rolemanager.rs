@@ -118,6 +118,7 @@ async fn follow(lead: &Lead, group: &impl Group) {
 
 /// Whether it was done.
 async fn act(lead: &Lead, group: &impl Group, action: &Action) -> bool {
+    failpoint::reached(format_args!("roles: {action:?}"));
     let outcome = match action {
         Action::Remove(member) => group.remove(*member).await,
         Action::Promote(node) => set_role(lead, node, Role::Manager).await,

@@ -75,6 +75,8 @@ pub enum Error {
         reason: String,
         /// Asking again would not help.
         refused: bool,
+        /// The swarm does not know this node any more, or not as a manager.
+        expelled: Option<Expelled>,
     },
     #[error(
         "this node has joined, but is not yet a manager: {reason}; it goes on trying, see \"swarmctl info\""
@@ -88,7 +90,21 @@ pub enum Error {
     Forget { path: std::path::PathBuf, source: std::io::Error },
 }
 
+/// What a manager that was away may be told when it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expelled {
+    FromTheSwarm,
+    FromTheManagers,
+}
+
 impl Error {
+    pub const fn expelled(&self) -> Option<Expelled> {
+        match self {
+            Self::Join { expelled, .. } => *expelled,
+            _ => None,
+        }
+    }
+
     /// Asking again would not help.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::Join { refused: true, .. })

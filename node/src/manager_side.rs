@@ -24,7 +24,7 @@ use tonic::Code;
 use tonic::transport::Server;
 
 use crate::dial::Peers;
-use crate::error::{Error, chain};
+use crate::error::{Error, Expelled, chain};
 use crate::expulsion;
 use crate::gate::Serving;
 use crate::sealing::{self, Sealing};
@@ -196,7 +196,8 @@ impl ManagerSide {
 /// Asks the managers, in turn, to make the one that listens at `own` one of them.
 pub async fn ask_to_join(dialer: &Dialer, own: SocketAddr, managers: &[String]) -> Result<(), Error> {
     let own = own.to_string();
-    let mut outcome = Err(Error::Join { reason: "no other manager is known".into(), refused: false });
+    let mut outcome =
+        Err(Error::Join { reason: "no other manager is known".into(), refused: false, expelled: None });
     for addr in managers.iter().filter(|addr| **addr != own) {
         outcome = ask(dialer, &own, addr).await;
         if outcome.is_ok() {
@@ -207,7 +208,7 @@ pub async fn ask_to_join(dialer: &Dialer, own: SocketAddr, managers: &[String]) 
 }
 
 async fn ask(dialer: &Dialer, own: &str, addr: &str) -> Result<(), Error> {
-    let failed = |reason, refused| Error::Join { reason, refused };
+    let failed = |reason, refused| Error::Join { reason, refused, expelled: None };
     let channel = dialer.channel(addr).map_err(|error| failed(chain(&error), true))?;
     let mut client = RaftMembershipClient::new(channel);
     let asked = tokio::time::timeout(JOINING, client.join(JoinRequest { addr: own.into() })).await;
@@ -218,7 +219,11 @@ async fn ask(dialer: &Dialer, own: &str, addr: &str) -> Result<(), Error> {
                 status.code(),
                 Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied | Code::NotFound
             );
-            Err(failed(identity::dial::explain(&status), refused))
+            let expelled = (status.code() == Code::PermissionDenied).then(|| {
+                let is_removed = status.metadata().contains_key(manager::access::REMOVED);
+                if is_removed { Expelled::FromTheSwarm } else { Expelled::FromTheManagers }
+            });
+            Err(Error::Join { reason: identity::dial::explain(&status), refused, expelled })
         }
         Err(_) => Err(failed(format!("manager {addr} did not add this node within {JOINING:?}"), false)),
     }

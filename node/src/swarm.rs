@@ -34,7 +34,7 @@ use worker::{SessionView, Whereabouts, Worker};
 
 use crate::config::Settings;
 use crate::dial::Peers;
-use crate::error::{Error, chain};
+use crate::error::{Error, Expelled, chain};
 use crate::gate::Serving;
 use crate::manager_side::ManagerSide;
 use crate::membership::{Status, StatusSource};
@@ -89,6 +89,8 @@ pub struct Swarm {
     /// Asks the others to make this node a manager: one task at most.
     joining: JoinSet<Result<(), Error>>,
     retry: Retry,
+    /// What the others have answered, so many times on end, when this manager asked to be taken in.
+    expelled: Option<(Expelled, u32)>,
     /// Since when the manager side has taken no part.
     idle_since: Option<Instant>,
     published: watch::Sender<Published>,
@@ -162,6 +164,7 @@ impl Swarm {
             manager,
             joining: JoinSet::new(),
             retry,
+            expelled: None,
             idle_since: None,
             published: watch::Sender::new(Published { advertise, store, problem }),
         })

@@ -10,8 +10,8 @@ pub const LOCAL: &str = "local";
 /// With everything that was committed, through whichever manager, when the request came.
 pub const LINEARIZABLE: &str = "linearizable";
 
-/// In a request that creates something: 32 hexadecimal digits, chosen at random by the client. However often the request is sent, and to
-/// whichever manager, what it asks for is made once.
+/// In a request that creates something: 32 hexadecimal digits, chosen at random by the client. However often the
+/// request is sent, and to whichever manager, what it asks for is made once.
 pub const REQUEST_ID: &str = "swarm-request-id";
 
 /// In an answer: it may lack what was committed elsewhere, for the reason that follows.

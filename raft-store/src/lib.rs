@@ -268,9 +268,9 @@ impl Store {
         update::update(self, None, host::random, change).await
     }
 
-    /// The same, for a request that has an id: with it the change is made once, however often and on whichever managers this is
-    /// called, as long as the group remembers it (8192 proposals). Later calls return as the one that made it; the closure must
-    /// write the same each time.
+    /// The same, for a request that has an id: with it the change is made once, however often and on whichever
+    /// managers this is called, as long as the group remembers it (8192 proposals). Later calls return as the one
+    /// that made it; the closure must write the same each time.
     ///
     /// # Errors
     /// See [`UpdateError`].

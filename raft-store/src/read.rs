@@ -1,8 +1,8 @@
 //! Reads that see everything that was committed before they were asked for, whichever manager serves them.
 //!
-//! Raft's read index: the leader has a majority confirm, after the question came, that it still leads, and answers up to
-//! where it had committed; whoever asks waits until its own replica is there. No clock is trusted and nothing is written.
-//! A majority that cannot be had is an error within `patience` or twice that, never a wait without end.
+//! Raft's read index: the leader has a majority confirm, after the question came, that it still leads, and answers up
+//! to where it had committed; whoever asks waits until its own replica is there. No clock is trusted and nothing is
+//! written. A majority that cannot be had is an error within `patience` or twice that, never a wait without end.
 //!
 //! Questions share rounds, on the manager that is asked as on the leader: while one round is under way, all that come
 //! wait for the next.
@@ -99,7 +99,8 @@ pub(crate) async fn linearize(member: &Arc<Replicated>, feed: &Feed) -> Result<(
     timeout(CATCH_UP, feed.applied(index)).await.map_err(|_| Error::Behind(CATCH_UP))
 }
 
-/// A leader that is heard may have died just now: the next one is waited for. Who has heard none for that long need not.
+/// A leader that is heard may have died just now: the next one is waited for. Who has heard none for that long need
+/// not.
 fn bound(member: &Replicated) -> Duration {
     let patience = member.timing.patience();
     if member.leadership.borrow().leader.is_some() { patience * 2 } else { patience }

@@ -122,7 +122,8 @@ pub(crate) async fn update<T, E>(
         let mut transaction = Transaction::new(view, store.now());
         let value = match change(&mut transaction) {
             Ok(value) => value,
-            // What it was refused for, such as a name that is taken, may be over, and another manager's client may know it.
+            // What it was refused for, such as a name that is taken, may be over, and another manager's client may
+            // know it.
             Err(_)
                 if term.is_none()
                     && !std::mem::replace(&mut current, true)

@@ -1,20 +1,22 @@
 //! Whether a history of one object is linearizable: whether its operations, each at one moment between its call and its
 //! return, explain each other.
 //!
-//! The search of Wing and Gong with Lowe's memory of what was tried, as Porcupine does it; histories are checked
-//! one object at a time, which is enough (Herlihy and Wing: linearizability is local). An operation whose outcome is not known
-//! may have happened at any time after its call, or never.
+//! The search of Wing and Gong with Lowe's memory of what was tried, as Porcupine does it; histories are checked one
+//! object at a time, which is enough (Herlihy and Wing: linearizability is local). An operation whose outcome is not
+//! known may have happened at any time after its call, or never.
 //!
-//! Our own, since no crate fits: `stateright` has a tester that remembers nothing of what it tried, so that it takes exponential time,
-//! and comes with a model checker and its web server; `todc-utils` cannot express an operation without an outcome, has one
-//! release and no dependents; `lincheck` runs the code under test itself, in threads on `loom`.
+//! Our own, since no crate fits: `stateright` has a tester that remembers nothing of what it tried, so that it takes
+//! exponential time, and comes with a model checker and its web server; `todc-utils` cannot express an operation
+//! without an outcome, has one release and no dependents; `lincheck` runs the code under test itself, in threads on
+//! `loom`.
 
 use std::collections::HashSet;
 use std::fmt::{Debug, Write as _};
 use std::hash::Hash;
 use std::time::Duration;
 
-/// Partial explanations that are tried, and remembered, before the search is given up: far more than any history needed.
+/// Partial explanations that are tried, and remembered, before the search is given up: far more than any history
+/// needed.
 const MOST_TRIED: usize = 300_000;
 
 /// What an object does, one operation at a time.
@@ -22,8 +24,8 @@ pub trait Model {
     type State: Clone + Default + Eq + Hash + Debug;
     type Operation: Debug;
 
-    /// The state after the operation; none if it cannot have had its outcome in `state`. An operation whose outcome is not
-    /// known does what it can.
+    /// The state after the operation; none if it cannot have had its outcome in `state`. An operation whose outcome
+    /// is not known does what it can.
     fn step(state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
 }
 
@@ -97,7 +99,8 @@ pub fn check<M: Model>(mut calls: Vec<Call<M::Operation>>) -> Result<(), Violati
     }
 }
 
-/// Operations that may be the next: called before any that is left has returned. Those whose outcome is known come first.
+/// Operations that may be the next: called before any that is left has returned. Those whose outcome is known come
+/// first.
 fn candidates<O>(calls: &[Call<O>], done: &[bool]) -> Vec<usize> {
     let left = || calls.iter().enumerate().filter(|(index, _)| !done[*index]);
     let first_return = left().filter_map(|(_, call)| call.returned).min();

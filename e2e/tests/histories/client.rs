@@ -1,7 +1,7 @@
 //! A client that does one thing after the other with the services of a few names, and records what it was told.
 //!
-//! It speaks to one manager, over its socket, with a deadline. What it was not told is recorded as not known: refusals that can
-//! only mean that nothing was done are told apart by their code.
+//! It speaks to one manager, over its socket, with a deadline. What it was not told is recorded as not known:
+//! refusals that can only mean that nothing was done are told apart by their code.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};

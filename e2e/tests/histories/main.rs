@@ -1,8 +1,8 @@
 //! What clients are told while managers die, hang and are cut off is what one single manager could have told them.
 //!
-//! Clients on three hosts create, read, update and remove the same services at a time. Meanwhile the leader is killed, stopped where it
-//! stands, or cut off, again and again, until others lead. Everything that was done and told is then checked for
-//! linearizability, one name after the other. `SWARMD_HISTORY_SECONDS` makes it longer;
+//! Clients on three hosts create, read, update and remove the same services at a time. Meanwhile the leader is
+//! killed, stopped where it stands, or cut off, again and again, until others lead. Everything that was done and told
+//! is then checked for linearizability, one name after the other. `SWARMD_HISTORY_SECONDS` makes it longer;
 //! `SWARMD_HISTORY_READS=local` shows that reads from the replica alone do not pass.
 
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
@@ -24,7 +24,8 @@ use registers::{Operation, Registers};
 const CLIENTS_OF_A_HOST: usize = 2;
 /// Names that are in use at a time.
 const NAMES: usize = 3;
-/// Things that are done with the names before others take their place: a history that is short is checked at once, also where much is unknown.
+/// Things that are done with the names before others take their place: a history that is short is checked at once,
+/// also where much is unknown.
 const TURNS: usize = 250;
 
 fn duration() -> Duration {

@@ -1,7 +1,7 @@
 //! Services as registers: what clients do with one name, and what they can be told.
 //!
-//! A service runs nothing; its value is a label, written with a number that is used once. An update names the version that
-//! was read, so it is a compare-and-swap of values.
+//! A service runs nothing; its value is a label, written with a number that is used once. An update names the version
+//! that was read, so it is a compare-and-swap of values.
 
 use crate::checker::Model;
 

@@ -1,7 +1,7 @@
 //! What tells one request from another, so that one that is sent again is done once.
 //!
-//! The object that a request creates is named by the request's id, and so is the proposal that creates it: who finds the object has
-//! been here before, and where it was removed meanwhile the state machine remembers the proposal.
+//! The object that a request creates is named by the request's id, and so is the proposal that creates it: who finds
+//! the object has been here before, and where it was removed meanwhile the state machine remembers the proposal.
 
 use proto::consistency::REQUEST_ID;
 use tonic::{Request, Status};

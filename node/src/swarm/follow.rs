@@ -15,13 +15,16 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::{Published, Swarm, begin, remove_dir};
-use crate::error::{Error, chain};
+use crate::error::{Error, Expelled, chain};
 use crate::gate::Serving;
 use crate::manager_side::{ManagerSide, ask_to_join};
 use crate::record;
 
 /// A member that hears no leader for so long may have been removed, and asks to be taken in. Elections take less.
 const LEADERLESS: Duration = Duration::from_secs(5);
+
+/// Answers on end that leave no doubt.
+const CERTAIN: u32 = 2;
 
 /// How it goes on with this node's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ impl Swarm {
 
     /// Brings the manager side in line with the role, as far as that is possible now.
     pub async fn follow(&mut self) -> Outcome {
-        if self.session.borrow().removed {
+        if self.session.borrow().removed || self.is_expelled(Expelled::FromTheSwarm) {
             return Outcome::Removed;
         }
         self.move_along();
@@ -107,7 +110,15 @@ impl Swarm {
         self.published.send_modify(|published| published.advertise = Some(self.record.advertise));
     }
 
+    /// Whether the others have said so for certain: one that was asked may have lagged.
+    fn is_expelled(&self, from: Expelled) -> bool {
+        self.expelled.is_some_and(|(told, times)| told == from && times >= CERTAIN)
+    }
+
     async fn be_manager(&mut self) {
+        if self.is_expelled(Expelled::FromTheManagers) && self.manager.is_some() {
+            self.step_aside().await;
+        }
         if let Some(reason) = self.manager.as_ref().and_then(ManagerSide::failure) {
             self.close_failed(reason).await;
         }
@@ -131,6 +142,7 @@ impl Swarm {
     }
 
     pub(super) async fn open(&mut self) {
+        failpoint::reached("role: open the replica");
         self.context.serving.send_replace(Serving::Starting);
         let managers = self.managers.borrow().clone();
         match begin::open_manager(&self.context, &self.record, &self.credentials, &managers).await {
@@ -140,6 +152,18 @@ impl Swarm {
                 self.show(None);
             }
             Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The replica of a manager that was put out while it was away knows nothing of that, nor does the session with
+    /// it. Without it another manager tells what this node is now.
+    async fn step_aside(&mut self) {
+        self.expelled = None;
+        if let Some(manager) = self.manager.take() {
+            self.joining.shutdown().await;
+            let error = Error::Stopped("the others do not know this node as a manager any more".into());
+            manager.stop(Serving::Failing(chain(&error))).await;
+            self.fail(&error);
         }
     }
 
@@ -162,6 +186,7 @@ impl Swarm {
     }
 
     fn ask_again(&mut self) {
+        failpoint::reached("role: ask to join");
         let (dialer, own) = (self.dialer.clone(), self.record.advertise);
         let managers = self.managers.borrow().clone();
         self.retry.at_earliest(Instant::now() + LEADERLESS);
@@ -172,8 +197,14 @@ impl Swarm {
 
     fn asked(&mut self, asked: Result<Result<(), Error>, JoinError>) {
         match asked {
-            Ok(Ok(())) => self.show(None),
+            Ok(Ok(())) => {
+                self.expelled = None;
+                self.show(None);
+            }
             Ok(Err(error)) => {
+                let before = self.expelled.filter(|(told, _)| Some(*told) == error.expelled());
+                let times = before.map_or(0, |(_, times)| times) + 1;
+                self.expelled = error.expelled().map(|told| (told, times));
                 let reason = chain(&error);
                 tracing::warn!(error = reason, "this node takes no part in the managers yet; it asks again");
                 self.retry.failed();
@@ -191,6 +222,7 @@ impl Swarm {
             None => drop(self.context.serving.send_replace(Serving::Nothing)),
         }
         self.show(None);
+        failpoint::reached("role: remove the replica");
         if let Err(error) = self.context.certificates.seal(None, 0) {
             tracing::error!(error = chain(&error), "cannot take the seal off this node's key");
         }

@@ -51,6 +51,7 @@ async fn add(member: &Replicated, node_id: NodeId, addr: String) -> Result<RaftI
             let _ = commit(member, ChangeMembers::RemoveNodes([raft_id].into())).await;
             return Err(error);
         }
+        failpoint::reached("member: caught up");
         commit(member, ChangeMembers::AddVoterIds([raft_id].into())).await?;
     }
     // The node's earlier incarnation, with its log lost, will never answer again. Also where an earlier leader got
