@@ -42,11 +42,18 @@ redacted! {
     wire::container_spec::PullOptions { ; registry_auth }
     local::JoinRequest { remote_addrs, listen_addr, advertise_addr, data_path_addr, availability; token }
     local::UnlockRequest { ; unlock_key }
-    raft::ProposeRequest { ; proposal }
     raft::SnapshotPart { part }
     network::NetworkKey { generation; secret }
     store::Entry { log_id, payload }
     store::NetworkKey { generation; secret }
+}
+
+impl Debug for raft::ProposeRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let more: Vec<_> = self.more.iter().map(|proposal| Redacted(proposal.len())).collect();
+        let proposal = Redacted(self.proposal.len());
+        f.debug_struct("ProposeRequest").field("proposal", &proposal).field("more", &more).finish()
+    }
 }
 
 impl Debug for raft::snapshot_part::Part {
@@ -132,7 +139,7 @@ mod tests {
         let log_id = Some(store::LogId { term: 3, index: 71 });
         let payload = Some(store::entry::Payload::Proposal(SECRET.into()));
         hides(&store::Entry { log_id, payload }, "71");
-        hides(&raft::ProposeRequest { proposal: SECRET.into() }, "7 bytes");
+        hides(&raft::ProposeRequest { proposal: SECRET.into(), more: vec![SECRET.into()] }, "7 bytes");
         let part = Some(raft::snapshot_part::Part::Chunk(SECRET.into()));
         hides(&raft::SnapshotPart { part }, "Chunk");
     }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::membership::{self, Member};
 use crate::options::Timing;
 use crate::transport::Peers;
-use crate::types::{Group, Metrics, Raft, term};
+use crate::types::{Group, Metrics, Raft, Standing, term};
 use crate::{RaftId, Term};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,7 @@ impl LeaderHeard {
 /// Turns Raft's metrics into what the rest of a manager wants to know.
 pub(crate) struct Observer {
     metrics: WatchReceiverOf<Group, Metrics>,
+    standing: WatchReceiverOf<Group, Standing>,
     me: RaftId,
     peers: Arc<Peers>,
     heard: Arc<LeaderHeard>,
@@ -67,6 +68,7 @@ impl Observer {
     ) -> Self {
         Self {
             metrics: raft.metrics(),
+            standing: raft.server_metrics(),
             me,
             peers,
             heard,
@@ -91,12 +93,22 @@ impl Observer {
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            let metrics = self.metrics.borrow_watched().clone();
-            let running = self.observe(&metrics);
+            let metrics = self.metrics.borrow_and_update().clone();
+            if !self.observe(&metrics) {
+                break;
+            }
+            let settled = self.is_settled();
+            let changed =
+                async { if settled { self.standing.changed().await } else { self.metrics.changed().await } };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                changed = self.metrics.changed() => if changed.is_err() || !running { break },
+                changed = changed => if changed.is_err() {
+                    // The last figures tell why there are no more.
+                    let metrics = self.metrics.borrow_watched().clone();
+                    self.observe(&metrics);
+                    break;
+                },
                 // A lost quorum, or leader, is the absence of news.
                 () = sleep(self.patience / 4) => {}
             }
@@ -104,6 +116,13 @@ impl Observer {
         self.tell(Leadership::default());
         drop(self.leadership);
         self.changed.notify_waiters();
+    }
+
+    /// Every entry changes some figure. Such news is worth a look only to a manager that waits: for a leader, or until
+    /// it has applied what was there before it led.
+    fn is_settled(&self) -> bool {
+        let Leadership { leading, leader } = *self.leadership.borrow();
+        leader.is_some_and(|leader| leader != self.me || leading.is_some())
     }
 
     fn tell(&self, leadership: Leadership) {

@@ -15,6 +15,7 @@ mod disk;
 #[cfg(test)]
 #[path = "../tests/common/objects.rs"]
 mod fixtures;
+mod forward;
 mod giving_way;
 mod hard_state;
 mod host;

@@ -142,7 +142,7 @@ async fn ask_leader(member: &Replicated, leader: RaftId, deadline: Instant) -> O
     let answer = tokio::select! {
         biased;
         answer = timeout_at(deadline, client.read_index(wire::ReadIndexRequest {})) => answer.ok()?.ok()?,
-        () = member.another_leads(leader) => return None,
+        () = member.no_longer_leads(leader) => return None,
     };
     match answer.into_inner().result? {
         Wire::Index(index) => Some(index),

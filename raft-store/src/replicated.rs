@@ -8,7 +8,6 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use prost::bytes::Bytes;
-use proto::raft as wire;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -16,8 +15,9 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::change_set::Proposal;
-use crate::codec::{self, violation::get_outcome};
+use crate::codec;
 use crate::compaction::Compaction;
+use crate::forward::Forwarding;
 use crate::giving_way::GivingWay;
 use crate::host::{random, task};
 use crate::key::{self, DataKey};
@@ -31,14 +31,17 @@ use crate::rekey::Rekey;
 use crate::replica::Replica;
 use crate::snapshot::{self, Snapshots};
 use crate::state_machine::Outcome;
-use crate::transport::{Heard, Incoming, Lane, Network, Peers, never_sent};
+use crate::transport::{Heard, Incoming, Lane, Network, Peers};
 use crate::types::{Address, Command, Metrics, Raft};
 use crate::update::{self, Failure, MAX_ENTRY_BYTES};
 use crate::watch::Feed;
 use crate::{RaftId, disk};
 
-/// How long a proposal may look for a leader and wait for its answer.
+/// How long a proposal may wait for its answer.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a proposal waits where nobody leads. An election takes less; a manager that was cut off sees none.
+const LEADERLESS: Duration = Duration::from_secs(2);
 
 /// Before a proposal is sent again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -62,6 +65,7 @@ pub(crate) struct Replicated {
     pub(crate) raft_id: RaftId,
     pub(crate) address: Address,
     pub(crate) peers: Arc<Peers>,
+    forwarding: Forwarding,
     pub(crate) snapshots: Snapshots,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) leadership_changed: Arc<Notify>,
@@ -84,7 +88,7 @@ pub(crate) struct Replicated {
 }
 
 /// How one attempt to have a proposal committed ended.
-enum Attempt {
+pub(crate) enum Attempt {
     Answered(Outcome),
     /// Certain: nothing was done. Perhaps somebody else leads.
     Refused(Option<(RaftId, Address)>),
@@ -140,6 +144,7 @@ impl Replicated {
             raft_id,
             address: Address { node_id: options.node_id.to_string(), addr: options.addr.clone() },
             peers,
+            forwarding: Forwarding::default(),
             snapshots,
             leadership,
             leadership_changed,
@@ -195,13 +200,18 @@ impl Replicated {
         let deadline = Instant::now() + DEADLINE;
         let mut sent = false;
         let mut hint = None;
-        while Instant::now() < deadline {
+        let mut given_up = deadline;
+        while Instant::now() < deadline.min(given_up) {
             let mut changed = pin!(self.leadership_changed.notified());
             changed.as_mut().enable();
             if self.leadership.has_changed().is_err() {
                 return Err(Failure::Stopped);
             }
             let leader = *self.leadership.borrow();
+            given_up = match leader.leader {
+                Some(_) => deadline,
+                None => given_up.min(Instant::now() + LEADERLESS),
+            };
             if proposal.term.is_some() && leader.leading != proposal.term {
                 return if sent { Err(Failure::Unknown(DEADLINE)) } else { Ok(Outcome::Deposed) };
             }
@@ -220,7 +230,8 @@ impl Replicated {
                 () = sleep(PAUSE) => {}
             }
         }
-        Err(if sent { Failure::Unknown(DEADLINE) } else { Failure::NoQuorum(DEADLINE) })
+        let waited = if Instant::now() < deadline { LEADERLESS } else { DEADLINE };
+        Err(if sent { Failure::Unknown(waited) } else { Failure::NoQuorum(waited) })
     }
 
     async fn attempt(
@@ -231,13 +242,19 @@ impl Replicated {
         deadline: Instant,
     ) -> Attempt {
         let known = leader.and_then(|leader| Some((leader, self.address_of(leader)?)));
-        match hint.or(known) {
-            Some((leader, _)) if leader == self.raft_id => {
-                let attempt = self.attempt_here(command.clone());
-                timeout_at(deadline, attempt).await.unwrap_or(Attempt::Unknown)
+        let Some((leader, address)) = hint.or(known) else { return Attempt::Refused(None) };
+        let attempt = async {
+            if leader == self.raft_id {
+                return self.attempt_here(command.clone()).await;
             }
-            Some((leader, address)) => self.attempt_there(command, leader, &address, deadline).await,
-            None => Attempt::Refused(None),
+            let client = self.peers.client(&address.addr, Lane::Control);
+            self.forwarding.forward(&client, command.clone()).await
+        };
+        tokio::select! {
+            biased;
+            attempt = timeout_at(deadline, attempt) => attempt.unwrap_or(Attempt::Unknown),
+            // One that hangs, or is cut off, would not answer.
+            () = self.no_longer_leads(leader) => Attempt::Unknown,
         }
     }
 
@@ -252,43 +269,17 @@ impl Replicated {
         }
     }
 
-    /// Given up as soon as somebody else leads: a leader that hangs would not answer.
-    async fn attempt_there(
-        &self,
-        command: &Bytes,
-        leader: RaftId,
-        address: &Address,
-        deadline: Instant,
-    ) -> Attempt {
-        let mut client = self.peers.client(&address.addr, Lane::Control);
-        let request = client.propose(wire::ProposeRequest { proposal: command.clone() });
-        let answer = tokio::select! {
-            biased;
-            answer = timeout_at(deadline, request) => answer,
-            () = self.another_leads(leader) => return Attempt::Unknown,
-        };
-        match answer {
-            Ok(Ok(response)) => match get_outcome(response.into_inner()) {
-                Ok(Some(outcome)) => Attempt::Answered(outcome),
-                Ok(None) => Attempt::Refused(None),
-                Err(_) => Attempt::Unknown,
-            },
-            Ok(Err(status)) if never_sent(&status) => Attempt::Refused(None),
-            Ok(Err(status)) => {
-                tracing::debug!(%status, leader = %address.addr, "a forwarded proposal was not answered");
-                Attempt::Unknown
-            }
-            Err(_) => Attempt::Unknown,
-        }
-    }
-
-    /// Waits until it is not `leader` who leads.
-    pub(crate) async fn another_leads(&self, leader: RaftId) {
+    /// Waits until somebody else leads, or until nobody does any more.
+    pub(crate) async fn no_longer_leads(&self, leader: RaftId) {
+        let mut led = false;
         loop {
             let mut changed = pin!(self.leadership_changed.notified());
             changed.as_mut().enable();
             let over = self.leadership.has_changed().is_err();
-            if over || self.leadership.borrow().leader.is_some_and(|now| now != leader) {
+            let now = self.leadership.borrow().leader;
+            // At first, what a hint says may be newer than what is known here.
+            led |= now == Some(leader);
+            if over || now.is_some_and(|now| now != leader) || (led && now.is_none()) {
                 return;
             }
             changed.await;

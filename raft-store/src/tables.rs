@@ -43,8 +43,9 @@ pub struct Tables {
     tasks: OrdMap<TaskId, Arc<Task>>,
     networks: OrdMap<NetworkId, Arc<Network>>,
     keyrings: OrdMap<KeyringId, Arc<Keyring>>,
-    service_names: OrdMap<String, ServiceId>,
-    network_names: OrdMap<String, NetworkId>,
+    /// Shared: a change copies the keys around it.
+    service_names: OrdMap<Arc<str>, ServiceId>,
+    network_names: OrdMap<Arc<str>, NetworkId>,
     services_by_network: Index<NetworkId, ServiceId>,
     tasks_by_service: Index<ServiceId, (Slot, TaskId)>,
     tasks_by_node: Index<NodeId, TaskId>,

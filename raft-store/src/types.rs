@@ -28,6 +28,8 @@ pub(crate) type Members = openraft::Membership<RaftId, Address>;
 pub(crate) type StoredMembers = openraft::type_config::alias::StoredMembershipOf<Group>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Group>;
 pub(crate) type Metrics = openraft::RaftMetrics<Group>;
+/// The part of them that an entry does not change.
+pub(crate) type Standing = openraft::metrics::RaftServerMetrics<Group>;
 
 pub(crate) fn log_id(term: Term, index: u64) -> LogId {
     LogId::new(term.0.into(), index)

@@ -2,10 +2,11 @@
 //!
 //! Bounded: whoever falls behind is told so, and starts again from a new view. Nobody is waited for.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{broadcast, oneshot};
 
 use crate::{Object, ObjectId, Tables};
 
@@ -95,13 +96,14 @@ impl Watch {
 pub(crate) struct Feed {
     current: RwLock<View>,
     commits: broadcast::Sender<Arc<Commit>>,
-    applied: Notify,
+    /// Who waits for which index. Only those are woken whose index has come: of hundreds, a commit concerns one.
+    waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
 }
 
 impl Feed {
     pub(crate) fn new(view: View) -> Self {
         let commits = broadcast::Sender::new(BUFFERED);
-        Self { current: RwLock::new(view), commits, applied: Notify::new() }
+        Self { current: RwLock::new(view), commits, waiting: Mutex::default() }
     }
 
     pub(crate) fn view(&self) -> View {
@@ -124,21 +126,39 @@ impl Feed {
         }
     }
 
-    /// Wakes those who wait for an index. Once for many commits: they may be hundreds.
+    /// Wakes those whose index has come. Once for many commits.
     pub(crate) fn announce(&self) {
-        self.applied.notify_waiters();
+        let index = self.view().index();
+        let mut waiting = self.waiting();
+        let later = waiting.split_off(&(index + 1));
+        let come = std::mem::replace(&mut *waiting, later);
+        drop(waiting);
+        for waiter in come.into_values().flatten() {
+            // An error means that it has given up.
+            let _ = waiter.send(());
+        }
     }
 
     /// Waits until the view includes `index`.
     pub(crate) async fn applied(&self, index: u64) {
-        loop {
-            // Waits from here on, so that nothing is missed between the look and the wait.
-            let mut announced = std::pin::pin!(self.applied.notified());
-            announced.as_mut().enable();
-            if self.view().index() >= index {
-                return;
-            }
-            announced.await;
+        while let Some(come) = self.wait_for(index) {
+            // An error is none: whoever waits holds the feed.
+            let _ = come.await;
         }
+    }
+
+    /// None if the view includes `index`. Looked at under the lock, so that no announcement is missed.
+    fn wait_for(&self, index: u64) -> Option<oneshot::Receiver<()>> {
+        let mut waiting = self.waiting();
+        if self.view().index() >= index {
+            return None;
+        }
+        let (waiter, come) = oneshot::channel();
+        waiting.entry(index).or_default().push(waiter);
+        Some(come)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<oneshot::Sender<()>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -172,8 +172,11 @@ async fn managers_leave_the_leader_too_but_not_the_last_ones_needed() {
         tx.create(objects::node("never"));
         Ok::<_, Infallible>(())
     };
+    let asked = Instant::now();
     let error = alive.update(create).await.unwrap_err();
     assert!(matches!(error, UpdateError::NoQuorum(_) | UpdateError::Unknown(_)), "{error}");
+    // Not only after the 10 s in which a leader must answer.
+    assert!(asked.elapsed() < Duration::from_secs(8), "it took {:?}", asked.elapsed());
     assert!(error.is_retryable());
     assert_eq!(alive.leadership().borrow().leading, None);
     assert!(dead_id != alive.raft_id());

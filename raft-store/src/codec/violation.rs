@@ -16,7 +16,7 @@ pub(crate) fn put_outcome(outcome: Outcome) -> wire::ProposeResponse {
         Outcome::Violated(violation) => Wire::Violated(put(&violation)),
         Outcome::Deposed => Wire::Deposed(wire::Deposed {}),
     };
-    wire::ProposeResponse { outcome: Some(outcome) }
+    wire::ProposeResponse { outcome: Some(outcome), more: Vec::new() }
 }
 
 /// None if the receiver did not lead.

@@ -111,7 +111,7 @@ impl Tables {
 
     fn check_settings(&self, network: &Network) -> Check {
         let Some(from) = &network.spec.config_from else { return Ok(()) };
-        match self.network_names.contains_key(from) {
+        match self.network_names.contains_key(from.as_str()) {
             true => Ok(()),
             // By the name, which is all that is known of it.
             false => Err(Violation::Missing {

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::try_join_all;
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry as _;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest};
@@ -24,6 +25,7 @@ use crate::membership::{self, Change};
 use crate::read;
 use crate::replicated::Replicated;
 use crate::snapshot::{FORMAT, SnapshotFile};
+use crate::state_machine::Outcome;
 use crate::types::{Address, Entry, Group};
 
 /// Tells by the extensions of a request which node has sent it.
@@ -186,14 +188,11 @@ impl raft_server::Raft for Service {
 
     async fn propose(&self, request: Request<wire::ProposeRequest>) -> Reply<wire::ProposeResponse> {
         let member = self.member()?;
-        let outcome = member.propose_for_another(request.into_inner().proposal).await?;
-        Ok(Response::new(match outcome {
-            Some(outcome) => put_outcome(outcome),
-            None => {
-                let outcome = wire::propose_response::Outcome::NotLeader(not_leader());
-                wire::ProposeResponse { outcome: Some(outcome) }
-            }
-        }))
+        let wire::ProposeRequest { proposal, more } = request.into_inner();
+        let all = std::iter::once(proposal).chain(more).map(|proposal| member.propose_for_another(proposal));
+        let mut answers = try_join_all(all).await?.into_iter().map(put_proposed);
+        let first = answers.next().expect("one was asked for");
+        Ok(Response::new(wire::ProposeResponse { more: answers.collect(), ..first }))
     }
 
     async fn change_membership(
@@ -274,6 +273,14 @@ fn get_append(message: wire::AppendRequest, me: RaftId) -> Result<AppendEntriesR
         entries,
         leader_commit: message.committed.map(get_log_id),
     })
+}
+
+fn put_proposed(outcome: Option<Outcome>) -> wire::ProposeResponse {
+    let not_leader = || wire::propose_response::Outcome::NotLeader(not_leader());
+    outcome.map_or_else(
+        || wire::ProposeResponse { outcome: Some(not_leader()), ..Default::default() },
+        put_outcome,
+    )
 }
 
 fn put_answer(answer: openraft::raft::StreamAppendResult<Group>) -> wire::AppendResponse {
