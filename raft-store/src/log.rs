@@ -169,6 +169,11 @@ impl Log {
         self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the entry after `previous` has been purged.
+    pub(crate) fn lacks_after(&self, previous: Option<&LogId>) -> bool {
+        self.index().purged.as_ref() > previous
+    }
+
     fn hard_state(&self, vote: Option<&Vote>, purged: Option<&LogId>) -> HardState {
         HardState { raft_id: self.0.raft_id, vote: vote.map(put_vote), purged: purged.map(put_log_id) }
     }
@@ -218,7 +223,7 @@ impl RaftLogReader<Group> for Log {
     }
 
     /// What a stream to a follower is about to send may be purged while it waits for its connection: then nothing,
-    /// rather than what comes after the gap. The stream goes on with a heartbeat, and its follower gets a snapshot.
+    /// rather than what comes after the gap. `transport::client` ends the stream, and its follower gets a snapshot.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let entries = self.read(start..end, MESSAGE_BYTES).await?;
         let complete = entries.first().is_some_and(|first| first.index() == start);

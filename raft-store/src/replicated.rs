@@ -111,7 +111,8 @@ impl Replicated {
         let peers = Arc::new(Peers::new(options.dial.clone()));
         #[cfg(test)]
         let log_to_look_at = log.clone();
-        let network = Network { me: raft_id, peers: peers.clone(), snapshots: snapshots.clone() };
+        let (ours, log_to_send) = (snapshots.clone(), log.clone());
+        let network = Network { me: raft_id, peers: peers.clone(), snapshots: ours, log: log_to_send };
         let (files, rekeying) = ((log.clone(), replica.clone()), Arc::new(Notify::new()));
         let raft = Raft::new(raft_id, Arc::new(config(options)?), network, log, replica).await;
         let raft = raft.map_err(|error| Error::Raft(error.to_string()))?;

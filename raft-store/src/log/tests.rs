@@ -74,6 +74,7 @@ async fn a_follower_that_needs_what_was_purged_is_sent_nothing_from_behind_the_g
     append(&mut log, (0..5).map(|index| entry(1, index, "x")).collect()).await;
     log.purge(log_id(Term(1), 2)).await.unwrap();
     assert!(log.limited_get_log_entries(1, 5).await.unwrap().is_empty());
+    assert!(log.lacks_after(Some(&log_id(Term(1), 1))) && !log.lacks_after(Some(&log_id(Term(1), 2))));
     let left = log.limited_get_log_entries(3, 5).await.unwrap();
     assert_eq!(left.iter().map(Entry::index).collect::<Vec<_>>(), [3, 4]);
 }

@@ -27,6 +27,7 @@ use crate::RaftId;
 use crate::codec::Malformed;
 use crate::codec::raft::{get_log_id, get_vote, put_entry, put_log_id, put_snapshot_meta, put_vote};
 use crate::host::{Wire, blocking};
+use crate::log::Log;
 use crate::replica::SnapshotOf;
 use crate::snapshot::{FORMAT, Reader, SnapshotFile, Snapshots};
 use crate::types::{Address, Group, Vote};
@@ -39,12 +40,13 @@ pub(crate) struct Network {
     pub(crate) me: RaftId,
     pub(crate) peers: Arc<Peers>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) log: Log,
 }
 
 impl Network {
     fn peer(&self, target: RaftId, address: &Address, lane: Lane) -> Peer {
-        let (peers, snapshots) = (self.peers.clone(), self.snapshots.clone());
-        Peer { me: self.me, target, addr: address.addr.clone(), lane, peers, snapshots }
+        let (peers, snapshots, log) = (self.peers.clone(), self.snapshots.clone(), self.log.clone());
+        Peer { me: self.me, target, addr: address.addr.clone(), lane, peers, snapshots, log }
     }
 }
 
@@ -73,6 +75,15 @@ pub(crate) struct Peer {
     lane: Lane,
     peers: Arc<Peers>,
     snapshots: Snapshots,
+    log: Log,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("entry {0} has been purged: the member needs a snapshot")]
+struct Lacking(u64);
+
+fn refusal(lacking: &OnceLock<Lacking>) -> Option<Rpc<StreamAppendResult<Group>>> {
+    lacking.get().map(|lacking| Err(unreachable(lacking.clone())))
 }
 
 type Rpc<T> = Result<T, RPCError<Group>>;
@@ -125,6 +136,31 @@ impl Peer {
         let opened = timeout(SETUP_TIMEOUT, client.append(requests)).await;
         let opened = opened.map_err(|_| self.late(RPCTypes::AppendEntries, SETUP_TIMEOUT))?;
         Ok(Answers { stream: opened.map_err(unreachable)?.into_inner(), sent, received: 0 })
+    }
+
+    /// The requests up to one that would carry entries which have been purged meanwhile. Ended with an error, openraft
+    /// looks anew at what the member needs: a snapshot.
+    fn until_lacking<S>(
+        &self,
+        input: S,
+    ) -> (impl Stream<Item = AppendEntriesRequest<Group>> + Send + Unpin + use<S>, Arc<OnceLock<Lacking>>)
+    where
+        S: Stream<Item = AppendEntriesRequest<Group>> + Send + Unpin + 'static,
+    {
+        let lacking = Arc::new(OnceLock::new());
+        // A heartbeat says where the member is, wherever that is.
+        let log = (self.lane == Lane::Entries).then(|| self.log.clone());
+        let state = (input, log, lacking.clone());
+        let complete = stream::unfold(state, |(mut input, log, lacking)| async move {
+            let request = input.next().await?;
+            let lacks = log.as_ref().is_some_and(|log| log.lacks_after(request.prev_log_id.as_ref()));
+            if lacks && request.entries.is_empty() {
+                let _ = lacking.set(Lacking(request.prev_log_id.map_or(0, |prev| prev.index + 1)));
+                return None;
+            }
+            Some((request, (input, log, lacking)))
+        });
+        (Box::pin(complete), lacking)
     }
 
     /// The next answer; none after the last one.
@@ -277,25 +313,27 @@ impl RaftNetworkV2<Group> for Peer {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        mut input: S,
+        input: S,
         _: RPCOption,
     ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<Group>>>>>
     where
         S: Stream<Item = AppendEntriesRequest<Group>> + OptionalSend + Unpin + 'static,
     {
+        let peer = &*self;
+        let (mut input, lacking) = peer.until_lacking(input);
         Box::pin(async move {
-            let peer = &*self;
             // The pause before the next attempt at a peer that cannot be reached is made where requests come from, so
             // one is asked for before the stream is opened.
             let Some(first) = input.next().await else {
-                return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>);
+                return Ok(Box::pin(stream::iter(refusal(&lacking))) as BoxStream<'s, _>);
             };
             let answers = peer.open_stream(stream::iter([first]).chain(input)).await?;
-            let answers = stream::unfold(Some(answers), move |answers| async move {
-                let mut answers = answers?;
-                let answer = peer.next_answer(&mut answers).await?;
+            let answers = stream::unfold(Some((answers, lacking)), move |state| async move {
+                let (mut answers, lacking) = state?;
+                let answer = peer.next_answer(&mut answers).await;
+                let answer = answer.or_else(|| refusal(&lacking))?;
                 let goes_on = matches!(answer, Ok(Ok(_)));
-                Some((answer, goes_on.then_some(answers)))
+                Some((answer, goes_on.then_some((answers, lacking))))
             });
             let answers: BoxStream<'s, _> = Box::pin(answers);
             Ok(answers)
